@@ -105,7 +105,8 @@ def read_access_token(token: str, secret_key: str) -> AccessToken:
         if type(version) is not int:
             raise InvalidTokenError("the version is not a number")
         return AccessToken(user_id=int(claims["sub"]), version=version)
-    except (JWTError, KeyError, ValueError, TypeError) as error:
+    except (JWTError, KeyError, ValueError, TypeError, RecursionError) as error:
+        # The header is read before the signature is checked: it may hold anything, deep JSON too.
         raise InvalidTokenError(str(error)) from None
 
 

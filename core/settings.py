@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote_plus
@@ -332,20 +333,24 @@ class Settings(BaseSettings):
             raise SettingsError(f"The setting {name.upper()} is missing: {hint}.")
 
 
-def load_settings(service: Service | None = None, env_file: Path | None = None) -> Settings:
-    """The settings from the environment and, below it, ``.env`` (or ``env_file``).
+def load_settings(
+    service: Service | None = None, env_files: Sequence[Path] = (Path(".env"),)
+) -> Settings:
+    """The settings from the environment and, below it, from ``env_files`` (the last one wins).
+
+    Files that are not there are passed over.
 
     Raises:
         SettingsError: one sentence that names the setting that is missing, misspelt or wrong.
     """
-    file = env_file or Path(".env")
+    files = [file for file in env_files if file.is_file()]
     try:
-        _refuse_misspelt([*os.environ, *dotenv_values(file)])
-        settings = Settings(_env_file=file if file.is_file() else None)
+        _refuse_misspelt([*os.environ, *(name for file in files for name in dotenv_values(file))])
+        settings = Settings(_env_file=files)
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}.") from None
+        raise SettingsError(f"The settings cannot be read: {error}.") from None
     if service:
         settings.require(service)
     return settings

@@ -94,8 +94,10 @@ def create_user_engine(url: URL) -> Engine:
     ships, when several processes write.
     """
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_recycle=1800, pool_timeout=10)
-    engine = create_engine(url, connect_args={"timeout": 10})
+        return create_engine(
+            url, pool_pre_ping=True, pool_recycle=1800, pool_timeout=10, hide_parameters=True
+        )
+    engine = create_engine(url, connect_args={"timeout": 10}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
