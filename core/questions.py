@@ -23,6 +23,7 @@ from pymongo.errors import DuplicateKeyError
 from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
 from core.outbox import MailStatus, Outbox
 from core.sequence import next_number
+from core.settings import Settings
 
 Document = dict[str, Any]
 
@@ -107,6 +108,7 @@ class Question:
     language: str | None = None
     error: str | None = None
     abandoned: int = 0
+    rating: str | None = None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], now: datetime) -> Self:
@@ -137,6 +139,7 @@ class Question:
             language=document.get("language"),
             error=document.get("mail_error") or document.get("error"),
             abandoned=document.get("abandoned", 0),
+            rating=document.get("rating"),
         )
 
 
@@ -229,6 +232,15 @@ class QuestionQueue:
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self.outbox = Outbox(self._prompts, clock=clock)
+
+    @classmethod
+    def from_settings(cls, database: AsyncDatabase[Document], settings: Settings) -> Self:
+        """The queue with the lease and the retries that the settings name."""
+        return cls(
+            database,
+            lease_seconds=settings.lease_seconds,
+            retry=RetryPolicy(settings.max_attempts, first_pause=settings.retry_seconds),
+        )
 
     async def create_indexes(self) -> None:
         """Create the indexes of every verb; nothing happens where they exist."""

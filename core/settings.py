@@ -21,8 +21,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 Service = Literal["api", "worker", "mailer"]
 
@@ -245,18 +243,6 @@ class Settings(BaseSettings):
                 )
         return value
 
-    @field_validator("database_url")
-    @classmethod
-    def _sqlalchemy_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                make_url(value)
-            except ArgumentError:
-                raise ValueError(
-                    "is not a URL such as mysql+pymysql://user:password@host/name"
-                ) from None
-        return value
-
     @field_validator("openai_base_url", "ollama_server_url", "api_url", "public_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
@@ -282,20 +268,6 @@ class Settings(BaseSettings):
         if self._passwords is None:
             self._passwords = read_passwords(self.passwords_file)
         return self._passwords
-
-    def database_url_or_parts(self) -> URL:
-        """The users' database as an SQLAlchemy URL."""
-        if self.database_url:
-            return make_url(self.database_url)
-        return URL.create(
-            "mysql+pymysql",
-            username=self.db_user,
-            password=self.db_pass.get_secret_value() if self.db_pass else None,
-            host=self.db_host,
-            port=self.db_port,
-            database=self.db_name,
-            query={"charset": "utf8mb4"},
-        )
 
     def mongo_url_or_parts(self) -> str:
         """The MongoDB URI."""

@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import URL, DateTime, Engine, String, create_engine, event, or_, select, update
+from sqlalchemy import (
+    URL,
+    DateTime,
+    Engine,
+    String,
+    create_engine,
+    event,
+    make_url,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from core import security
+from core.settings import Settings, SettingsError
 
 TEMPORARY_PASSWORD_LIFETIME = timedelta(minutes=30)
 
@@ -87,12 +99,37 @@ class TemporaryPassword:
     expires: datetime
 
 
-def create_user_engine(url: URL) -> Engine:
-    """The engine of the users' database, with the settings each kind needs.
+def _database_url(settings: Settings) -> URL:
+    if settings.database_url:
+        return make_url(settings.database_url)
+    password = settings.db_pass.get_secret_value() if settings.db_pass else None
+    return URL.create(
+        "mysql+pymysql",
+        username=settings.db_user,
+        password=password,
+        host=settings.db_host,
+        port=settings.db_port,
+        database=settings.db_name,
+        query={"charset": "utf8mb4"},
+    )
+
+
+def create_user_engine(settings: Settings) -> Engine:
+    """The engine of the users' database, with what each kind of database needs.
 
     SQLite keeps its rollback journal: its WAL mode has lost data in the versions that Debian 12
     ships, when several processes write.
+
+    Raises:
+        SettingsError: DATABASE_URL is not a URL.
     """
+    try:
+        url = _database_url(settings)
+    except ArgumentError:
+        raise SettingsError(
+            "The setting DATABASE_URL is wrong: it is not a URL such as "
+            "mysql+pymysql://user:password@host/name."
+        ) from None
     if url.get_backend_name() != "sqlite":
         return create_engine(
             url, pool_pre_ping=True, pool_recycle=1800, pool_timeout=10, hide_parameters=True

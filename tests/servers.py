@@ -38,7 +38,11 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process; at the end SIGTERM, and SIGKILL for one that does not listen."""
     with log.open("ab") as output:
@@ -48,6 +52,7 @@ def running(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **(environment or {})},
+            cwd=cwd,
         )
     try:
         yield process

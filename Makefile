@@ -1,0 +1,53 @@
+# Everything a person or CI does here; `make help` lists it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= var
+
+.DEFAULT_GOAL := help
+.PHONY: help up install test install-dev lint lock bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+up: install ## Start the whole service on this machine (Ctrl-C stops it)
+	@$(BIN)/consulta up --data $(DATA)
+
+install: .venv/embedded.done ## Create .venv with the locked dependencies
+
+install-dev: .venv/dev.done ## The same, with what tests and checks need
+
+test: install-dev ## Run the tests
+	@scripts/install-browser
+	@$(BIN)/python -m pytest
+
+lint: install-dev ## Style, types, the import contract, known vulnerabilities
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pip-audit --requirement requirements/embedded.txt --require-hashes --disable-pip
+
+bench: install-dev ## Memory of our processes, and what everything but the model adds
+	$(BIN)/python -m benchmarks.overhead
+
+lock: ## Choose the versions anew (needs uv)
+	@for name in api worker mailer embedded dev; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --upgrade --extra $$name pyproject.toml \
+	    --output-file requirements/$$name.txt || exit 1; \
+	done
+
+clean: ## Delete the environment (not the data)
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	@scripts/create-venv $(PYTHON)
+
+.venv/embedded.done: requirements/embedded.txt pyproject.toml | .venv/bin/python
+	@scripts/install-locked embedded
+	@touch $@
+
+.venv/dev.done: requirements/dev.txt requirements/embedded.txt pyproject.toml | .venv/bin/python
+	@scripts/install-locked dev
+	@touch $@ .venv/embedded.done

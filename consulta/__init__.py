@@ -1,0 +1,1 @@
+"""The command line, and the one-machine stack that ``consulta up`` starts."""

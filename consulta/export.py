@@ -1,0 +1,47 @@
+"""Questions and answers as JSON lines, for training a model."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+
+from core.questions import Outcome, Question
+
+# What people write about themselves into a question: addresses, telephone and identity numbers.
+_PERSONAL = re.compile(
+    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|(?<!\w)\+?\d{2,3}[ .-]?\d{3}[ .-]?\d{3}(?:[ .-]?\d{2,3})?(?!\w)"
+    r"|(?<!\w)[XYZxyz]?\d{7,8}-?[A-Za-z](?!\w)"
+)
+_MASK = "[…]"
+
+
+async def jsonl(
+    questions: AsyncIterator[Question], *, personal_data: bool = False
+) -> AsyncIterator[str]:
+    """One line for each answered question, oldest first.
+
+    Without ``personal_data`` there is no account and no address in it, and what looks like an
+    e-mail address, a telephone or an identity number in the texts is masked. Apologies are no
+    answers and are left out.
+    """
+    async for question in questions:
+        answer = question.answer
+        if answer is None or answer.outcome is Outcome.FAILED:
+            continue
+        row = {
+            "id": question.id,
+            "date": question.date.isoformat(),
+            "question": question.input,
+            "answer": answer.text,
+            "outcome": str(answer.outcome),
+            "language": answer.language,
+            "model": answer.model,
+            "sources": [asdict(source) for source in answer.sources],
+            "rating": question.rating,
+        }
+        if personal_data:
+            row |= {"user_id": question.user_id, "email": question.email}
+        else:
+            row |= {name: _PERSONAL.sub(_MASK, str(row[name])) for name in ("question", "answer")}
+        yield json.dumps(row, ensure_ascii=False)

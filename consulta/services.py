@@ -1,0 +1,55 @@
+"""The services as processes: what each is built from, and its run from start to stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from core.logging import configure_logging
+from core.mails import AccountMails
+from core.mongo import connect
+from core.questions import QuestionQueue
+from core.settings import Settings
+from core.worker import stop_on_signals
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The queue and the account mails, on one connection."""
+
+    queue: QuestionQueue
+    mails: AccountMails
+
+
+@asynccontextmanager
+async def stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Connect to MongoDB; the connection is closed at the end."""
+    async with connect(settings) as client:
+        database = client[settings.mongo_db_name]
+        yield Stores(QuestionQueue.from_settings(database, settings), AccountMails(database))
+
+
+def run_worker(settings: Settings) -> None:
+    """Answer questions until SIGTERM or SIGINT."""
+    from rag_worker.service import run_worker as run
+
+    async def main() -> None:
+        stop = stop_on_signals()
+        async with stores(settings) as opened:
+            await run(settings, opened.queue, stop)
+
+    configure_logging(settings, "worker")
+    asyncio.run(main())
+
+
+def run_mailer(settings: Settings) -> None:
+    """Send e-mails until SIGTERM or SIGINT."""
+    from mailer.service import run_mailer as run
+
+    async def main() -> None:
+        stop = stop_on_signals()
+        async with stores(settings) as opened:
+            await run(settings, opened.queue, opened.mails, stop)
+
+    configure_logging(settings, "mailer")
+    asyncio.run(main())

@@ -1,0 +1,142 @@
+"""The real processes of a department's server, on loopback, for tests to use and to kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tests import servers
+
+T = TypeVar("T")
+COURSE = Path(__file__).parents[2] / "resources" / "files"
+PASSWORD = "tres gatos en el tejado"
+
+
+def eventually(check: Callable[[], T | None], seconds: float, what: str) -> T:
+    """The first result of ``check`` that is not None or False."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if result := check():
+                return result
+        except httpx.TransportError:
+            pass  # It is being started, or was just killed.
+        time.sleep(0.2)
+    raise AssertionError(f"{what} did not happen within {seconds:.0f} seconds")
+
+
+@dataclass
+class Department:
+    """Queue, mailbox, API, workers and mailer as processes of their own."""
+
+    folder: Path
+    environment: dict[str, str]
+    api_url: str
+    mailbox_url: str
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def start(self, name: str, service: str | None = None, **environment: str) -> None:
+        """Run ``consulta SERVICE`` under ``name``; its log is ``NAME.log``."""
+        command = [sys.executable, "-m", "consulta", service or name]
+        self.processes[name] = self._stack.enter_context(
+            servers.running(
+                command,
+                self.folder / f"{name}.log",
+                environment={**self.environment, **environment},
+                cwd=self.folder,
+            )
+        )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, as the kernel does when memory is out."""
+        os.kill(self.processes[name].pid, signal.SIGKILL)
+        self.processes[name].wait()
+
+    def log(self, name: str) -> str:
+        """What the process has written."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        """Return when the API and all it needs answer."""
+        eventually(
+            lambda: httpx.get(f"{self.api_url}/health/ready").is_success, 60, "The API's start"
+        )
+
+    def student(self, name: str) -> httpx.Client:
+        """A new student's session; close it."""
+        client = httpx.Client(base_url=self.api_url, timeout=30)
+        account = {"username": name, "email": f"{name}@uni.test", "password": PASSWORD}
+        assert client.post("/user", json=account).status_code == 201
+        login = client.post("/login", data={"username": name, "password": PASSWORD})
+        client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+        return client
+
+    def answered(self, client: httpx.Client, number: int, seconds: float = 120) -> dict[str, Any]:
+        """The question once its e-mail is sent."""
+
+        def sent() -> dict[str, Any] | None:
+            question: dict[str, Any] = client.get(f"/questions/{number}").json()
+            return question if question["state"] == "sent" else None
+
+        return eventually(sent, seconds, f"The answer to question {number}")
+
+    def mails(self, recipient: str = "") -> list[EmailMessage]:
+        """The caught e-mails, newest first."""
+        found = []
+        for file in (self.folder / "mail" / "new").iterdir():
+            message = message_from_bytes(file.read_bytes(), policy=policy.default)
+            if recipient in message["X-Envelope-To"]:
+                found.append((file.stat().st_mtime_ns, message))
+        return [message for _, message in sorted(found, key=lambda pair: -pair[0])]
+
+
+@contextmanager
+def department(
+    folder: Path, *, documents: Path = COURSE, **environment: str
+) -> Iterator[Department]:
+    """A department with its queue and its mailbox running; the test starts the services."""
+    api_port, smtp_port, mailbox_port = (servers.free_port() for _ in range(3))
+    passwords = folder / "passwords.json"
+    passwords.write_text('{"forgot_password": "", "smtp_password": "", "imap_password": ""}')
+    with servers.nx_27017(folder) as mongo_url:
+        settings: Mapping[str, str] = {
+            "DATABASE_URL": f"sqlite:///{folder / 'users.sqlite'}",
+            "MONGO_URL": mongo_url,
+            "SECRET_KEY": "".join(f"{byte:02x}" for byte in os.urandom(32)),
+            "API_PORT": str(api_port),
+            "DOCUMENT_LOCATION": str(documents),
+            "INDEX_LOCATION": str(folder / "index"),
+            "COURSE_NAME": "Electrónica I",
+            "SMTP_SERVER": "127.0.0.1",
+            "SMTP_PORT": str(smtp_port),
+            "SMTP_TLS": "none",
+            "SMTP_USERNAME": "consulta@uni.test",
+            "PASSWORDS_FILE": str(passwords),
+            "POLL_SECONDS": "0.1",
+            **environment,
+        }
+        running = Department(
+            folder,
+            dict(settings),
+            f"http://127.0.0.1:{api_port}",
+            f"http://127.0.0.1:{mailbox_port}",
+        )
+        mailbox = [
+            *(sys.executable, "-m", "consulta", "mailbox", "--maildir", str(folder / "mail")),
+            *("--smtp-port", str(smtp_port), "--port", str(mailbox_port)),
+        ]
+        log = folder / "mailbox.log"
+        with servers.running(mailbox, log) as process, running._stack:
+            servers.wait_for_port(mailbox_port, process, log)
+            yield running
