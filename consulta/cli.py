@@ -87,21 +87,9 @@ def up(
     and the arriving e-mail is shown.
     """
     from consulta.up import run_up
-    from core.settings import SettingsError, load_settings
 
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        _fail(error, 2)
     raise typer.Exit(
-        run_up(
-            settings,
-            data=data,
-            api_port=port,
-            mailbox_port=mailbox_port,
-            once=once,
-            question=question,
-        )
+        run_up(data=data, api_port=port, mailbox_port=mailbox_port, once=once, question=question)
     )
 
 
@@ -112,8 +100,8 @@ def ask(
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Ask as the local sample student and wait for the answer."""
+    from consulta.asking import ask_and_show
     from consulta.student import AskError
-    from consulta.up import ask_and_show
 
     try:
         ask_and_show(terminal, _settings(data=data).api_url, data, question, timeout)

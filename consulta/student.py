@@ -28,11 +28,6 @@ class Student:
     email: str
     password: str
 
-    @staticmethod
-    def exists(data: Path) -> bool:
-        """Whether this data folder has its student already."""
-        return (data / _FILE).exists()
-
     @classmethod
     def load(cls, data: Path) -> Self:
         """The student of this data folder, made up at the first call."""
