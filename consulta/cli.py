@@ -115,7 +115,7 @@ def index(data: DataOption = DEFAULT_DATA) -> None:
 
     A running worker does the same by itself when a file changes.
     """
-    from consulta.staff import show_index
+    from consulta.show_index import show_index
 
     raise typer.Exit(show_index(terminal, _settings(data=data)))
 

@@ -36,6 +36,8 @@ def configure_logging(settings: Settings, service: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    # At the handler, because some libraries set their own loggers to DEBUG.
+    handler.setLevel(settings.log_level)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

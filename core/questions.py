@@ -484,6 +484,12 @@ class QuestionQueue:
             last_errors=tuple([self._question(document) async for document in errors]),
         )
 
+    async def check(self) -> None:
+        """Store a document and delete it again, as the queue does its questions."""
+        number = await next_number(self._database, "checks")
+        await self._database["checks"].insert_one({"_id": number, "number": number})
+        await self._database["checks"].delete_one({"_id": number})
+
     async def all(self) -> AsyncIterator[Question]:
         """Every question, oldest first."""
         async for document in self._prompts.find({}).sort([("number", 1)]):

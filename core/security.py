@@ -2,11 +2,13 @@
 
 import hashlib
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from jose import JWTError, jwt
 from passlib.context import CryptContext
+from passlib.exc import PasswordSizeError
 
 ALGORITHM = "HS256"
 ISSUER = "consulta"
@@ -33,13 +35,26 @@ class InvalidTokenError(Exception):
 
 
 def hash_password(password: str) -> str:
-    """An argon2id hash; takes about 20 ms and 19 MiB."""
-    return str(_PASSWORDS.hash(password))
+    """An argon2id hash; takes about 20 ms and 19 MiB.
+
+    Raises:
+        ValueError: the password is longer than 4,096 bytes.
+    """
+    return str(_PASSWORDS.hash(_bytes(password)))
 
 
 def verify_password(password: str, password_hash: str | None) -> bool:
     """Whether the password fits. With no hash it takes the same time and is False."""
-    return bool(_PASSWORDS.verify(password, password_hash or _DUMMY_HASH)) and bool(password_hash)
+    try:
+        fits = bool(_PASSWORDS.verify(_bytes(password), password_hash or _DUMMY_HASH))
+    except PasswordSizeError:
+        return False
+    return fits and password_hash is not None
+
+
+def _bytes(password: str) -> bytes:
+    # Keyboards differ in how they write an accent, and hostile text may hold half a character.
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
 
 
 def needs_rehash(password_hash: str) -> bool:

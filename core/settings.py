@@ -1,8 +1,9 @@
 """One Settings class: the environment, an optional .env file, and passwords.json."""
 
 import difflib
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote_plus
@@ -15,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -31,7 +31,12 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 """What each service cannot start without. "database" and "mongo" stand for a URL or its parts."""
 
-_DATABASE_PARTS = ("db_host", "db_name", "db_user", "db_pass")
+DATABASE_PARTS = ("db_host", "db_name", "db_user", "db_pass")
+"""What the users' database needs where there is no URL."""
+
+# With or without the mark that some editors on Windows put in front.
+_ENV_ENCODING = "utf-8-sig"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class SettingsError(Exception):
@@ -65,10 +70,12 @@ def _languages(value: Any) -> Any:
 class Settings(BaseSettings):
     """Every setting of every service; the environment name is the field's in capitals."""
 
-    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_file_encoding=_ENV_ENCODING, extra="ignore", allow_inf_nan=False
+    )
 
     # Users: DATABASE_URL, or its parts for MySQL.
-    database_url: str | None = Field(
+    database_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of the users' database; overrides the DB_ parts"
     )
     db_host: str | None = Field(None, description="MySQL server")
@@ -90,7 +97,9 @@ class Settings(BaseSettings):
         None,
         description="signs the tokens; 32 characters or more, e.g. from `openssl rand -hex 32`",
     )
-    access_token_expire_minutes: int = Field(1440, description="how long a login lasts", ge=1)
+    access_token_expire_minutes: int = Field(
+        1440, description="how long a login lasts; a year at most", ge=1, le=527_040
+    )
     api_host: str = Field("127.0.0.1", description="address the API listens on")
     api_port: int = Field(8000, description="port the API listens on", ge=1, le=65535)
     api_url: str = Field(
@@ -210,27 +219,16 @@ class Settings(BaseSettings):
 
     _passwords: Passwords | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, values: Any) -> Any:
+        # Compose files hand unset variables over as empty strings.
+        return {name: value for name, value in values.items() if value != ""}
+
     @field_validator("llm_languages", mode="before")
     @classmethod
     def _split_languages(cls, value: Any) -> Any:
         return _languages(value)
-
-    @field_validator(
-        "logo_path",
-        "database_url",
-        "mongo_url",
-        "imap_server",
-        "recovery_smtp_username",
-        "mongo_user",
-        "mongo_pass",
-        "imap_username",
-        "openai_base_url",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_absent(cls, value: Any) -> Any:
-        # Compose files hand unset variables over as empty strings.
-        return None if value == "" else value
 
     @field_validator("secret_key")
     @classmethod
@@ -241,6 +239,22 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "must be 32 random characters or more: `openssl rand -hex 32` makes one"
                 )
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        known = ("sqlite:///", "mysql+pymysql://", "mariadb+pymysql://")
+        if value is not None and not value.get_secret_value().startswith(known):
+            raise ValueError("must start with mysql+pymysql://, mariadb+pymysql:// or sqlite:///")
+        return value
+
+    @field_validator("mongo_url")
+    @classmethod
+    def _mongodb_uri(cls, value: SecretStr | None) -> SecretStr | None:
+        known = ("mongodb://", "mongodb+srv://")
+        if value is not None and not value.get_secret_value().startswith(known):
+            raise ValueError("must start with mongodb:// or mongodb+srv://")
         return value
 
     @field_validator("openai_base_url", "ollama_server_url", "api_url", "public_url")
@@ -288,20 +302,22 @@ class Settings(BaseSettings):
         for name in REQUIRED[service]:
             if name == "database":
                 if self.database_url is None:
-                    for part in _DATABASE_PARTS:
+                    for part in DATABASE_PARTS:
                         self._require(
                             part, "set DATABASE_URL, or DB_HOST, DB_NAME, DB_USER and DB_PASS"
                         )
             elif name == "mongo":
                 if self.mongo_url is None:
                     self._require("mongo_host", "set MONGO_URL, or MONGO_HOST")
+                    if self.mongo_user:
+                        self._require("mongo_pass", "it is the password of MONGO_USER")
             else:
                 self._require(name, Settings.model_fields[name].description or "")
         if service == "mailer":
             _ = self.passwords
 
     def _require(self, name: str, hint: str) -> None:
-        if getattr(self, name) in (None, ""):
+        if getattr(self, name) is None:
             raise SettingsError(f"The setting {name.upper()} is missing: {hint}.")
 
 
@@ -317,12 +333,10 @@ def load_settings(
     """
     files = [file for file in env_files if file.is_file()]
     try:
-        _refuse_misspelt([*os.environ, *(name for file in files for name in dotenv_values(file))])
+        _refuse_misspelt(os.environ, {file: _names(file) for file in files})
         settings = Settings(_env_file=files)
     except ValidationError as error:
         raise SettingsError(_sentence(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The settings cannot be read: {error}.") from None
     if service:
         settings.require(service)
     return settings
@@ -332,10 +346,11 @@ def read_passwords(file: Path) -> Passwords:
     """Read ``passwords.json``.
 
     Raises:
-        SettingsError: the file is not there, not JSON, or a key is missing.
+        SettingsError: the file is not there, not JSON, or a key is missing, unknown or wrong.
     """
     try:
-        return TypeAdapter(Passwords).validate_json(file.read_bytes())
+        content = file.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+        return Passwords.model_validate_json(content)
     except FileNotFoundError:
         raise SettingsError(
             f"{file} is missing: copy passwords.json.example to it and fill it in "
@@ -346,7 +361,8 @@ def read_passwords(file: Path) -> Passwords:
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
-            raise SettingsError(f"{file} is not JSON: {first['msg']}.") from None
+            fault = first["msg"].removeprefix("Invalid JSON: ")
+            raise SettingsError(f"{file} is not JSON: {fault}.") from None
         key = ".".join(map(str, first["loc"])) or "its content"
         problem = {"missing": "is missing", "extra_forbidden": "is not a known key"}.get(
             first["type"], f"is wrong: {first['msg']}"
@@ -356,15 +372,37 @@ def read_passwords(file: Path) -> Passwords:
         ) from None
 
 
-def _refuse_misspelt(names: list[str]) -> None:
+def _names(file: Path) -> list[str]:
+    try:
+        return list(dotenv_values(file, encoding=_ENV_ENCODING))
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file} cannot be read: it is not UTF-8 text.") from None
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _refuse_misspelt(environment: Iterable[str], files: Mapping[Path, Sequence[str]]) -> None:
     known = [name.upper() for name in Settings.model_fields]
-    for name in names:
-        if name in known or "_" not in name:
-            continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-        # Only a slip: beside the right name it is somebody else's, as HTTP_PORT is no SMTP_PORT.
-        if close and name[0] == close[0][0] and close[0] not in names:
-            raise SettingsError(f"{name} is not a setting: did you mean {close[0]}?")
+    given = {name.upper() for name in itertools.chain(environment, *files.values())}
+
+    def slip(name: str, cutoff: float) -> str | None:
+        if name in known:
+            return None
+        swapped = [other for other in known if sorted(other) == sorted(name)]
+        close = swapped or difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+        # Beside the right name it is somebody else's, as HTTP_PORT is no SMTP_PORT.
+        if close and name[0] == close[0][0] and close[0] not in given:
+            return close[0]
+        return None
+
+    # The environment has many other programs' names; what stands in our own file is meant for us.
+    for name in environment:
+        if "_" in name and (meant := slip(name.upper(), 0.9)):
+            raise SettingsError(f"{name} is not a setting: did you mean {meant}?")
+    for file, names in files.items():
+        for name in names:
+            if meant := slip(name.upper(), 0.8):
+                raise SettingsError(f"{name} in {file} is not a setting: did you mean {meant}?")
 
 
 def _sentence(error: ValidationError) -> str:

@@ -101,7 +101,7 @@ class TemporaryPassword:
 
 def _database_url(settings: Settings) -> URL:
     if settings.database_url:
-        return make_url(settings.database_url)
+        return make_url(settings.database_url.get_secret_value())
     password = settings.db_pass.get_secret_value() if settings.db_pass else None
     return URL.create(
         "mysql+pymysql",
@@ -125,7 +125,8 @@ def create_user_engine(settings: Settings) -> Engine:
     """
     try:
         url = _database_url(settings)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
+        # Without the reason: it may quote a part of the password.
         raise SettingsError(
             "The setting DATABASE_URL is wrong: it is not a URL such as "
             "mysql+pymysql://user:password@host/name."
@@ -192,6 +193,10 @@ class UserRepository:
     def find(self, identifier: str) -> User | None:
         """The user with this name or e-mail address; names have no ``@``, so it is one of them."""
         normal = normal_form(identifier)
+        try:
+            normal.encode()
+        except UnicodeEncodeError:
+            return None  # Half a character: no database stores it, so nobody is called that.
         with self._sessions() as session:
             return session.scalar(
                 select(User).where(or_(User.username_normal == normal, User.email_normal == normal))
@@ -220,18 +225,32 @@ class UserRepository:
             if user.must_change_password:
                 raise TemporaryPasswordUsedError
             if security.needs_rehash(user.password_hash):
-                self._update(user.id, password_hash=security.hash_password(password))
+                self._rehash(user, password)
             return user
         if is_temporary and user.temporary_until and user.temporary_until > _now():
             return self._use_temporary(user)
         return None
+
+    def _rehash(self, user: User, password: str) -> None:
+        new_hash = security.hash_password(password)
+        with self._sessions.begin() as session:
+            # Not where the password was changed meanwhile: the old one would come back.
+            session.execute(
+                update(User)
+                .where(User.id == user.id, User.password_hash == user.password_hash)
+                .values(password_hash=new_hash)
+            )
 
     def _use_temporary(self, user: User) -> User | None:
         with self._sessions.begin() as session:
             # The condition lets only one of two simultaneous logins through.
             result = session.execute(
                 update(User)
-                .where(User.id == user.id, User.temporary_hash == user.temporary_hash)
+                .where(
+                    User.id == user.id,
+                    User.temporary_hash == user.temporary_hash,
+                    User.is_active,
+                )
                 .values(
                     password_hash=user.temporary_hash,
                     temporary_hash=None,

@@ -1,0 +1,190 @@
+"""Register, log in, and forgotten passwords."""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi.security import OAuth2PasswordRequestForm
+
+from api import errors
+from api.deps import (
+    AnyoneLoggedIn,
+    HashingDep,
+    MailsDep,
+    Resources,
+    ResourcesDep,
+    UsersDep,
+)
+from api.schemas import (
+    LONGEST_EMAIL,
+    LONGEST_PASSWORD,
+    Account,
+    ChangePassword,
+    ForgotPassword,
+    Message,
+    NewUser,
+    Token,
+    is_own_name,
+)
+from core.mails import MailKind
+from core.security import create_access_token
+from core.users import (
+    TEMPORARY_PASSWORD_LIFETIME,
+    EmailTakenError,
+    TemporaryPasswordUsedError,
+    User,
+    UsernameTakenError,
+    normal_form,
+)
+
+RECOVERY_SECONDS = 0.5
+"""The reply about a forgotten password takes this long, or a multiple of it: far longer than the
+work for an address that has an account, so the time does not tell whether it has one."""
+
+router = APIRouter(tags=["Accounts"])
+
+
+@router.post(
+    "/user",
+    status_code=201,
+    summary="Register",
+    responses=errors.responses(
+        *errors.BODY, errors.EmailTakenError, errors.UsernameTakenError, errors.UnavailableError
+    ),
+)
+async def register(new: NewUser, users: UsersDep, hashing: HashingDep) -> Account:
+    """Creates your account. The answers to your questions are sent to its e-mail address.
+
+    The user name has no `@`. The password may be a whole sentence.
+    """
+    try:
+        user = await hashing(
+            users.register, email=new.email, username=new.username, password=new.password
+        )
+    except EmailTakenError:
+        raise errors.EmailTakenError from None
+    except UsernameTakenError:
+        raise errors.UsernameTakenError from None
+    return Account.of(user)
+
+
+@router.post(
+    "/login",
+    summary="Log in (the Authorize button does it)",
+    responses=errors.responses(
+        *errors.BODY,
+        errors.WrongCredentialsError,
+        errors.TemporaryPasswordAlreadyUsedError,
+        errors.UnavailableError,
+    ),
+)
+async def login(
+    form: Annotated[OAuth2PasswordRequestForm, Depends()],
+    resources: ResourcesDep,
+    users: UsersDep,
+    hashing: HashingDep,
+) -> Token:
+    """Exchanges user name (or e-mail address) and password for a token.
+
+    On this page you need not call it: press **Authorize** at the top.
+    """
+    if len(form.username) > LONGEST_EMAIL or len(form.password) > LONGEST_PASSWORD:
+        # Nobody can have registered these, so the reply may come without hashing anything.
+        raise errors.WrongCredentialsError
+    try:
+        user = await hashing(users.authenticate, form.username.strip(), form.password)
+    except TemporaryPasswordUsedError:
+        raise errors.TemporaryPasswordAlreadyUsedError from None
+    if user is None:
+        raise errors.WrongCredentialsError
+    return _token(user, resources)
+
+
+@router.post(
+    "/auth/forgot-password",
+    status_code=202,
+    summary="Forgot your password?",
+    responses=errors.responses(*errors.BODY, errors.UnavailableError),
+)
+async def forgot_password(
+    forgotten: ForgotPassword,
+    resources: ResourcesDep,
+    users: UsersDep,
+    mails: MailsDep,
+    hashing: HashingDep,
+) -> Message:
+    """Sends a temporary password to the address, if it has an account; the reply does not tell.
+
+    It works once, within 30 minutes, and must be changed after logging in. The old password goes
+    on working until then. At most three are sent to one address within an hour.
+    """
+    start = time.monotonic()
+    # Asked for every address, or a queue that is away would tell which have accounts.
+    await resources.database.command("ping")
+    account = normal_form(forgotten.email)
+    if resources.recovery.allows(account):
+        temporary = await hashing(users.issue_temporary_password, forgotten.email)
+        if temporary is not None:
+            resources.recovery.count(account)
+            minutes = TEMPORARY_PASSWORD_LIFETIME // timedelta(minutes=1)
+            await mails.enqueue(
+                MailKind.TEMPORARY_PASSWORD,
+                email=temporary.email,
+                language=forgotten.language,
+                values={
+                    "username": temporary.username,
+                    "password": temporary.password,
+                    "minutes": str(minutes),
+                    "expires": temporary.expires.isoformat(),
+                },
+            )
+    taken = time.monotonic() - start
+    await asyncio.sleep(RECOVERY_SECONDS - taken % RECOVERY_SECONDS)
+    return Message(
+        message="If this address has an account, a temporary password is on its way to it. "
+        "It works once, for 30 minutes."
+    )
+
+
+@router.post(
+    "/auth/change-password",
+    summary="Change your password",
+    responses=errors.responses(
+        *errors.BODY,
+        errors.NotLoggedInError,
+        errors.WrongOldPasswordError,
+        errors.UnavailableError,
+    ),
+)
+async def change_password(
+    change: ChangePassword,
+    user: AnyoneLoggedIn,
+    resources: ResourcesDep,
+    users: UsersDep,
+    hashing: HashingDep,
+) -> Token:
+    """Replaces your password and ends every older login.
+
+    The reply is a new login. On this page, press **Authorize** again.
+    """
+    if is_own_name(change.new_password, user.username, user.email):
+        raise errors.InvalidInputError.of("new_password", "password_is_name")
+    changed = await hashing(
+        users.change_password, user.id, change.old_password, change.new_password
+    )
+    if changed is None:
+        raise errors.WrongOldPasswordError
+    return _token(changed, resources)
+
+
+def _token(user: User, resources: Resources) -> Token:
+    lifetime = timedelta(minutes=resources.settings.access_token_expire_minutes)
+    return Token(
+        access_token=create_access_token(
+            user.id, user.token_version, resources.secret_key, lifetime
+        ),
+        expires_in=int(lifetime.total_seconds()),
+        must_change_password=user.must_change_password,
+    )

@@ -1,0 +1,160 @@
+"""Dependencies: a route's signature declares what it needs and who may call it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import anyio.to_thread
+import structlog
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
+from pymongo.asynchronous.database import AsyncDatabase
+
+from api.errors import (
+    NotAWorkerError,
+    NotLoggedInError,
+    PasswordChangeRequiredError,
+    UnavailableError,
+)
+from api.limits import RecoveryLimit
+from core.mails import AccountMails
+from core.questions import QuestionQueue
+from core.security import InvalidTokenError, read_access_token
+from core.settings import Settings
+from core.users import User, UserRepository
+
+HASHING_THREADS = 4
+"""Passwords hashed at once; each takes 19 MiB."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Hashing:
+    """Runs the functions that hash passwords in threads, a few at a time."""
+
+    def __init__(self) -> None:
+        self._limiter = CapacityLimiter(HASHING_THREADS)
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The function's result."""
+        call = partial(function, *args, **kwargs)
+        return await anyio.to_thread.run_sync(call, limiter=self._limiter)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the lifespan builds and closes."""
+
+    settings: Settings
+    secret_key: str
+    database: AsyncDatabase[dict[str, Any]]
+    queue: QuestionQueue
+    mails: AccountMails
+    users: UserRepository
+    hashing: Hashing = field(default_factory=Hashing)
+    recovery: RecoveryLimit = field(default_factory=RecoveryLimit)
+    migrated: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the users' database has its tables."""
+
+
+async def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+ResourcesDep = Annotated[Resources, Depends(_resources)]
+
+
+async def _settings(resources: ResourcesDep) -> Settings:
+    return resources.settings
+
+
+async def _queue(resources: ResourcesDep) -> QuestionQueue:
+    return resources.queue
+
+
+async def _mails(resources: ResourcesDep) -> AccountMails:
+    return resources.mails
+
+
+async def _hashing(resources: ResourcesDep) -> Hashing:
+    return resources.hashing
+
+
+async def _users(resources: ResourcesDep) -> UserRepository:
+    if not resources.migrated.is_set():
+        raise UnavailableError
+    return resources.users
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+QueueDep = Annotated[QuestionQueue, Depends(_queue)]
+MailsDep = Annotated[AccountMails, Depends(_mails)]
+HashingDep = Annotated[Hashing, Depends(_hashing)]
+UsersDep = Annotated[UserRepository, Depends(_users)]
+
+_student_token = OAuth2PasswordBearer(
+    tokenUrl="login",
+    scheme_name="Student",
+    description="Tu usuario o correo, y tu contraseña · "
+    "your user name or e-mail address, and your password",
+    auto_error=False,
+)
+_worker_token = HTTPBearer(
+    scheme_name="Worker",
+    description="Not for students: the token of a program that answers questions, "
+    "from `consulta users worker-token`",
+    auto_error=False,
+)
+
+
+async def _anyone_logged_in(
+    token: Annotated[str | None, Depends(_student_token)],
+    users: UsersDep,
+    resources: ResourcesDep,
+) -> User:
+    try:
+        access = read_access_token(token or "", resources.secret_key)
+    except InvalidTokenError:
+        raise NotLoggedInError from None
+    user = await run_in_threadpool(users.get, access.user_id)
+    if user is None or not user.is_active or user.token_version != access.version:
+        raise NotLoggedInError
+    structlog.contextvars.bind_contextvars(user=user.id)
+    return user
+
+
+AnyoneLoggedIn = Annotated[User, Depends(_anyone_logged_in)]
+"""A student, perhaps one who still has to change a temporary password."""
+
+
+async def _current_user(user: AnyoneLoggedIn) -> User:
+    if user.must_change_password:
+        raise PasswordChangeRequiredError
+    return user
+
+
+CurrentUser = Annotated[User, Depends(_current_user)]
+"""The student who calls."""
+
+
+async def _current_worker(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_worker_token)],
+    users: UsersDep,
+) -> str:
+    worker = None
+    if credentials is not None:
+        worker = await run_in_threadpool(users.find_worker, credentials.credentials)
+    if worker is None:
+        raise NotAWorkerError
+    structlog.contextvars.bind_contextvars(worker=worker)
+    return worker
+
+
+CurrentWorker = Annotated[str, Depends(_current_worker)]
+"""The name of the worker that calls."""

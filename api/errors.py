@@ -1,0 +1,479 @@
+"""Errors: each class knows its status and its sentence; all replies are RFC 9457 problems."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from pydantic_core import PydanticCustomError
+from pymongo.errors import ConnectionFailure, PyMongoError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+DATABASE_ERRORS = (PyMongoError, OperationalError, InterfaceError, PoolTimeoutError)
+"""What the drivers of both databases raise when a server is away or its disk is full."""
+
+logger = structlog.get_logger()
+
+
+class FieldProblem(BaseModel):
+    """One field that is not as it should be."""
+
+    field: str
+    problem: str
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457)."""
+
+    type: str = Field(description="Names the kind of problem, for programs")
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong and what to do, for people")
+    errors: list[FieldProblem] | None = Field(None, description="The fields that are wrong")
+
+
+class ApiError(HTTPException):
+    """An error of this API; raise a subclass. ``values`` fill the sentence's placeholders."""
+
+    status: ClassVar[int]
+    title: ClassVar[str]
+    sentence: ClassVar[str]
+    sentence_es: ClassVar[str]
+    headers_always: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, *, headers: Mapping[str, str] | None = None, **values: Any) -> None:
+        super().__init__(self.status, headers={**self.headers_always, **(headers or {})})
+        self.values = values
+
+    @classmethod
+    def kind(cls) -> str:
+        """The problem's ``type``, made from the class's name."""
+        words = re.findall("[A-Z][a-z]*", cls.__name__.removesuffix("Error"))
+        return "urn:consulta:problem:" + "-".join(words).lower()
+
+    def problem(self, *, spanish: bool = False) -> dict[str, Any]:
+        """The reply's body, in Spanish or in English."""
+        sentence = self.sentence_es if spanish else self.sentence
+        return {
+            "type": self.kind(),
+            "title": self.title,
+            "status": self.status,
+            "detail": sentence.format(**self.values),
+        }
+
+
+# What is wrong with the request itself.
+
+
+class MalformedBodyError(ApiError):
+    """The body is not JSON, not a form, or not in a known encoding."""
+
+    status = 400
+    title = "Malformed body"
+    sentence = "The body cannot be read: send JSON in UTF-8 (or a form, to /login)."
+    sentence_es = "No se puede leer el contenido: envía JSON en UTF-8 (o un formulario, a /login)."
+
+
+class UnknownPathError(ApiError):
+    """No such path."""
+
+    status = 404
+    title = "Not found"
+    sentence = "There is nothing at this address: /docs shows all that there is."
+    sentence_es = "No hay nada en esta dirección: en /docs está todo lo que hay."
+
+
+class MethodNotAllowedError(ApiError):
+    """The path exists, the method does not."""
+
+    status = 405
+    title = "Method not allowed"
+    sentence = "This address does not take this method: /docs shows which it takes."
+    sentence_es = "Esta dirección no admite este método: en /docs se ve cuáles admite."
+
+
+class BodyTooLargeError(ApiError):
+    """More bytes than the path takes."""
+
+    status = 413
+    title = "Body too large"
+    sentence = "This is too long: send {limit_kib} KiB at most."
+    sentence_es = "Es demasiado largo: envía {limit_kib} KiB como máximo."
+
+    def __init__(self, limit: int = 65_536) -> None:
+        super().__init__(headers={"Connection": "close"}, limit_kib=limit // 1024)
+
+
+FIELD_PROBLEMS: dict[str, tuple[str, str]] = {
+    "missing": ("is missing", "falta"),
+    "extra_forbidden": ("is not a field of this request", "no es un campo de esta petición"),
+    "string_type": ("must be text", "debe ser un texto"),
+    "string_unicode": ("is not valid Unicode", "no es Unicode válido"),
+    "string_too_short": (
+        "needs {min_length} characters or more",
+        "necesita {min_length} caracteres o más",
+    ),
+    "string_too_long": (
+        "may have {max_length} characters at most",
+        "puede tener {max_length} caracteres como máximo",
+    ),
+    "too_long": ("may have {max_length} items at most", "puede tener {max_length} como máximo"),
+    "int_type": ("must be a whole number", "debe ser un número entero"),
+    "int_parsing": ("must be a whole number", "debe ser un número entero"),
+    "float_parsing": ("must be a number", "debe ser un número"),
+    "bool_parsing": ("must be true or false", "debe ser true o false"),
+    "int_parsing_size": ("is too large a number", "es un número demasiado grande"),
+    "greater_than_equal": ("must be {ge} or more", "debe ser {ge} o más"),
+    "less_than_equal": ("must be {le} or less", "debe ser {le} o menos"),
+    "literal_error": ("must be {expected}", "debe ser {expected}"),
+    "enum": ("must be {expected}", "debe ser {expected}"),
+    "model_attributes_type": (
+        "must be a JSON object, sent as application/json",
+        "debe ser un objeto JSON, enviado como application/json",
+    ),
+    "plain_text": (
+        "has control characters or characters that reverse the text: type it instead of pasting it",
+        "tiene caracteres de control o que invierten el texto: escríbelo en vez de pegarlo",
+    ),
+    "username": (
+        "takes letters without accents, digits and . _ -; a letter or a digit comes first",
+        "admite letras sin tilde, cifras y . _ -; empieza por una letra o una cifra",
+    ),
+    "email": (
+        "is not a plain e-mail address such as name@university.es",
+        "no es una dirección de correo sencilla como nombre@universidad.es",
+    ),
+    "password_is_name": (
+        "must not be your user name or your e-mail address",
+        "no puede ser tu nombre de usuario ni tu correo",
+    ),
+    "password_unchanged": ("must differ from the old one", "debe ser distinta de la anterior"),
+    "passwords_differ": ("must equal new_password", "debe ser igual a new_password"),
+}
+"""By pydantic's error type: what is wrong with the field, in English and in Spanish."""
+
+_OTHERWISE = ("is not valid", "no es válido")
+
+
+def invalid(kind: str) -> PydanticCustomError:
+    """An error for a validator to raise; ``kind`` is a key of ``FIELD_PROBLEMS``."""
+    return PydanticCustomError(kind, "{problem}", {"problem": FIELD_PROBLEMS[kind][0]})
+
+
+class InvalidInputError(ApiError):
+    """Fields are missing, unknown or wrong. What was sent is never repeated in the reply."""
+
+    status = 422
+    title = "Invalid input"
+    sentence = "{field}: {problem}."
+    sentence_es = "{field}: {problem}."
+
+    def __init__(self, errors: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+        super().__init__()
+        self.errors = errors
+
+    @classmethod
+    def of(cls, field: str, kind: str) -> "InvalidInputError":
+        """One field, and what is wrong with it: a key of ``FIELD_PROBLEMS``."""
+        return cls([(field, kind, {})])
+
+    @classmethod
+    def from_validation(cls, error: RequestValidationError) -> "InvalidInputError":
+        """What FastAPI and pydantic found."""
+        return cls([(_field(e["loc"]), e["type"], e.get("ctx") or {}) for e in error.errors()])
+
+    def problem(self, *, spanish: bool = False) -> dict[str, Any]:
+        """The reply's body; its sentence is about the first field."""
+        errors = [
+            {
+                "field": field,
+                "problem": FIELD_PROBLEMS.get(kind, _OTHERWISE)[spanish].format(**context),
+            }
+            for field, kind, context in self.errors
+        ]
+        self.values = errors[0]
+        return {**super().problem(spanish=spanish), "errors": errors}
+
+
+def _field(location: Sequence[str | int]) -> str:
+    # ("body", "sources", 0, "page"); an unknown field's name is the sender's and may be anything.
+    name = ".".join(map(str, location[1:])) or str(location[0])
+    return name.encode("ascii", "backslashreplace").decode()[:80]
+
+
+# Who may call.
+
+
+class NotLoggedInError(ApiError):
+    """No token, or one that is forged, expired or ended."""
+
+    status = 401
+    title = "Not logged in"
+    sentence = (
+        "You are not logged in, or your login has ended: "
+        "press Authorize (or POST /login) and try again."
+    )
+    sentence_es = "No has iniciado sesión o ha caducado: pulsa Authorize (o POST /login) y repite."
+    headers_always: ClassVar = {"WWW-Authenticate": "Bearer"}
+
+
+class NotAWorkerError(ApiError):
+    """No worker's token, or one that was revoked."""
+
+    status = 401
+    title = "Not a worker"
+    sentence = "This needs a worker's token: `consulta users worker-token NAME` makes one."
+    sentence_es = "Hace falta un token de worker: `consulta users worker-token NOMBRE` crea uno."
+    headers_always: ClassVar = {"WWW-Authenticate": "Bearer"}
+
+
+class LoginError(ApiError):
+    """A refused login; Swagger's Authorize dialog shows OAuth2's ``error_description``."""
+
+    status = 401
+    headers_always: ClassVar = {"WWW-Authenticate": "Bearer"}
+
+    def problem(self, *, spanish: bool = False) -> dict[str, Any]:
+        """The reply's body, with OAuth2's fields (RFC 6749) beside the problem's."""
+        problem = super().problem(spanish=spanish)
+        return {**problem, "error": "invalid_grant", "error_description": problem["detail"]}
+
+
+class WrongCredentialsError(LoginError):
+    """Unknown user, wrong password or disabled account: all alike."""
+
+    title = "Wrong name or password"
+    sentence = (
+        "The user name (or e-mail) or the password is wrong. "
+        "If you forgot your password: POST /auth/forgot-password."
+    )
+    sentence_es = (
+        "El nombre de usuario (o correo) o la contraseña no son correctos. "
+        "Si has olvidado tu contraseña: POST /auth/forgot-password."
+    )
+
+
+class TemporaryPasswordAlreadyUsedError(LoginError):
+    """The right temporary password, for the second time."""
+
+    title = "Temporary password already used"
+    sentence = (
+        "This temporary password has been used and works only once: "
+        "get a new one with POST /auth/forgot-password."
+    )
+    sentence_es = (
+        "Esta contraseña provisional ya se ha usado y solo sirve una vez: "
+        "pide otra con POST /auth/forgot-password."
+    )
+
+
+class PasswordChangeRequiredError(ApiError):
+    """Logged in with a temporary password."""
+
+    status = 403
+    title = "Password change required"
+    sentence = (
+        "You logged in with a temporary password: "
+        "choose your own first, with POST /auth/change-password."
+    )
+    sentence_es = (
+        "Has entrado con una contraseña provisional: "
+        "elige antes la tuya, con POST /auth/change-password."
+    )
+
+
+class WrongOldPasswordError(ApiError):
+    """The old password does not fit."""
+
+    status = 403
+    title = "Wrong old password"
+    sentence = "old_password is not your present password: nothing was changed."
+    sentence_es = "old_password no es tu contraseña actual: no se ha cambiado nada."
+
+
+# Accounts and questions.
+
+
+class EmailTakenError(ApiError):
+    """The address has an account."""
+
+    status = 409
+    title = "E-mail taken"
+    sentence = (
+        "This e-mail address already has an account: press Authorize to log in, "
+        "or get a temporary password with POST /auth/forgot-password."
+    )
+    sentence_es = (
+        "Este correo ya tiene una cuenta: pulsa Authorize para entrar, "
+        "o pide una contraseña provisional con POST /auth/forgot-password."
+    )
+
+
+class UsernameTakenError(ApiError):
+    """The name is somebody's."""
+
+    status = 409
+    title = "User name taken"
+    sentence = "This user name is taken: choose another one, or press Authorize if it is yours."
+    sentence_es = "Este nombre de usuario ya existe: elige otro, o pulsa Authorize si es el tuyo."
+
+
+class UnknownQuestionError(ApiError):
+    """No such question, or another student's."""
+
+    status = 404
+    title = "Unknown question"
+    sentence = "You have no question with this number: GET /questions lists yours."
+    sentence_es = "No tienes ninguna pregunta con este número: GET /questions muestra las tuyas."
+
+
+class IdempotencyKeyReusedError(ApiError):
+    """The key came with another text before."""
+
+    status = 422
+    title = "Idempotency key reused"
+    sentence = "This Idempotency-Key belongs to another question of yours: send a new key."
+    sentence_es = "Esta Idempotency-Key ya es de otra pregunta tuya: envía una clave nueva."
+
+
+class TooManyQuestionsError(ApiError):
+    """Too many unanswered questions of one student."""
+
+    status = 429
+    title = "Too many questions waiting"
+    sentence = "You have {limit} questions without an answer: wait until some are answered."
+    sentence_es = "Tienes {limit} preguntas sin respuesta: espera a que lleguen algunas respuestas."
+    headers_always: ClassVar = {"Retry-After": "60"}
+
+    def __init__(self, limit: int = 200) -> None:
+        super().__init__(limit=limit)
+
+
+class ClaimLostError(ApiError):
+    """The claim ran out and another worker has the question, or it is answered."""
+
+    status = 409
+    title = "Claim lost"
+    sentence = "This claim is not held any more: drop the question and fetch another."
+    sentence_es = "Esta reserva ya no es tuya: descarta la pregunta y pide otra."
+
+
+# What is wrong here.
+
+
+class InternalError(ApiError):
+    """A fault of this program."""
+
+    status = 500
+    title = "Internal error"
+    sentence = "Something went wrong here. It is logged; please tell the course staff."
+    sentence_es = "Algo ha fallado aquí. Queda registrado; avisa al profesorado, por favor."
+
+
+class UnavailableError(ApiError):
+    """A database is away or cannot write."""
+
+    status = 503
+    title = "Temporarily unavailable"
+    sentence = "The service cannot store or read anything just now: try again in a moment."
+    sentence_es = "El servicio no puede guardar ni leer nada ahora: repite dentro de un momento."
+    headers_always: ClassVar = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: MalformedBodyError,
+    404: UnknownPathError,
+    405: MethodNotAllowedError,
+}
+
+
+def problem_response(request: Request, error: ApiError) -> JSONResponse:
+    """The reply, in Spanish if the browser prefers it."""
+    spanish = request.headers.get("accept-language", "").lower().startswith("es")
+    return JSONResponse(
+        error.problem(spanish=spanish),
+        error.status,
+        {**(error.headers or {}), "Content-Language": "es" if spanish else "en"},
+        MEDIA_TYPE,
+    )
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turn every error of a route into a problem."""
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        if not isinstance(error, ApiError):
+            known = _BY_STATUS.get(error.status_code, MalformedBodyError)
+            error = known(headers=error.headers)
+        return problem_response(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        if any(e["type"] == "json_invalid" for e in error.errors()):
+            return problem_response(request, MalformedBodyError())
+        return problem_response(request, InvalidInputError.from_validation(error))
+
+    async def _database(request: Request, error: Exception) -> JSONResponse:
+        logger.warning("database unavailable", **describe_fault(error))
+        return problem_response(request, UnavailableError())
+
+    for kind in DATABASE_ERRORS:
+        app.add_exception_handler(kind, _database)
+
+
+def describe_fault(error: BaseException) -> dict[str, str]:
+    """What a log may say of a database's error: no message that can hold a student's data."""
+    described = {"fault": type(error).__name__}
+    if isinstance(error, OperationalError | InterfaceError):
+        described["reason"] = str(error.orig)
+    elif isinstance(error, ConnectionFailure):
+        described["reason"] = str(error)[:200]
+    elif isinstance(error, PyMongoError):
+        described["reason"] = f"code {getattr(error, 'code', None)}"
+    return described
+
+
+def responses(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of the errors a route may reply with, each with an example."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for error in sorted(errors, key=lambda e: e.status):
+        example = (
+            InvalidInputError.of("input", "missing") if error is InvalidInputError else error()
+        )
+        reply = documented.setdefault(
+            error.status,
+            {
+                "description": error.title,
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {"$ref": "#/components/schemas/Problem"},
+                        "examples": {},
+                    }
+                },
+            },
+        )
+        if error.title not in reply["description"]:
+            reply["description"] += f"; or: {error.title}"
+        reply["content"][MEDIA_TYPE]["examples"][error.title] = {"value": example.problem()}
+    return documented
+
+
+BODY: tuple[type[ApiError], ...] = (MalformedBodyError, BodyTooLargeError, InvalidInputError)
+"""The errors of every route that takes a body."""
+STUDENT: tuple[type[ApiError], ...] = (
+    NotLoggedInError,
+    PasswordChangeRequiredError,
+    UnavailableError,
+)
+"""The errors of every route for a student who is logged in."""
+WORKER: tuple[type[ApiError], ...] = (NotAWorkerError, UnavailableError)
+"""The errors of every route for workers."""

@@ -1,0 +1,140 @@
+"""The REST service: what it is made of, and how it starts and stops."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from api import accounts, claims, questions, status
+from api.deps import Resources
+from api.docs import DESCRIPTION, TAGS, add_docs
+from api.errors import DATABASE_ERRORS, add_handlers, describe_fault
+from api.middleware import AccessLog, BodyLimit, SecurityHeaders
+from api.migrations import migrate
+from core.logging import configure_logging
+from core.mails import AccountMails
+from core.mongo import connect
+from core.questions import QuestionQueue
+from core.settings import Settings
+from core.users import UserRepository, create_user_engine
+
+START_SECONDS = 3.0
+"""How long the start waits for the databases; then the API replies 503 until they are there."""
+RETRY_SECONDS = 2.0
+STOP_SECONDS = 10
+
+logger = structlog.get_logger()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application.
+
+    Raises:
+        core.settings.SettingsError: a setting that the API needs is missing.
+    """
+    settings.require("api")
+    app = FastAPI(
+        title=f"Consulta: {settings.course_name}",
+        version=_version(),
+        description=DESCRIPTION.format(course=settings.course_name),
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(settings),
+    )
+    add_handlers(app)
+    for router in (accounts.router, questions.router, status.router, claims.router):
+        app.include_router(router)
+    add_docs(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(AccessLog)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; requests that run are finished first."""
+    configure_logging(settings, "api")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+
+
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = create_user_engine(settings)
+        async with connect(settings) as client:
+            database = client[settings.mongo_db_name]
+            assert settings.secret_key is not None  # create_app has checked it
+            resources = Resources(
+                settings=settings,
+                secret_key=settings.secret_key.get_secret_value(),
+                database=database,
+                queue=QuestionQueue.from_settings(database, settings),
+                mails=AccountMails(database),
+                users=UserRepository(engine),
+            )
+            app.state.resources = resources
+
+            async def prepare_users() -> None:
+                await run_in_threadpool(migrate, engine)
+                resources.migrated.set()
+
+            async def prepare_queue() -> None:
+                await resources.queue.create_indexes()
+                await resources.mails.create_indexes()
+
+            preparations = [
+                asyncio.create_task(_until_done("users", prepare_users)),
+                asyncio.create_task(_until_done("queue", prepare_queue)),
+            ]
+            try:
+                done, _ = await asyncio.wait(preparations, timeout=START_SECONDS)
+                for preparation in done:
+                    preparation.result()
+                yield
+            finally:
+                for preparation in preparations:
+                    preparation.cancel()
+                await asyncio.gather(*preparations, return_exceptions=True)
+                engine.dispose()
+
+    return lifespan
+
+
+async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await prepare()
+        except DATABASE_ERRORS as error:
+            logger.warning("waiting for a database", dependency=dependency, **describe_fault(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        except Exception as error:
+            logger.critical("cannot prepare", dependency=dependency, fault=type(error).__name__)
+            raise
+        else:
+            logger.info("ready", dependency=dependency)
+            return
+
+
+def _version() -> str:
+    try:
+        return version("consulta")
+    except PackageNotFoundError:
+        return "unreleased"

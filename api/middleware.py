@@ -1,0 +1,115 @@
+"""What every request passes: a log line, headers that protect, a limit on its size."""
+
+import time
+import traceback
+
+import structlog
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import BodyTooLargeError, InternalError, problem_response
+
+BODY_LIMIT = 65_536
+ANSWER_BODY_LIMIT = 262_144
+"""Bytes: an answer of 20,000 characters with its quotations."""
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+logger = structlog.get_logger()
+
+
+class AccessLog:
+    """One line per request, without queries, tokens, bodies or addresses.
+
+    A fault that nobody handled becomes a 500 here; its message is not logged, for it may hold
+    what a student sent.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        structlog.contextvars.clear_contextvars()
+        start = time.perf_counter()
+        status = 0
+
+        async def remember_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, remember_status)
+        except Exception as error:
+            logger.error(
+                "fault",
+                fault=type(error).__name__,
+                where="".join(traceback.format_tb(error.__traceback__)[-4:]),
+            )
+            if status:
+                raise
+            response = problem_response(Request(scope), InternalError())
+            await response(scope, receive, remember_status)
+        finally:
+            logger.info(
+                "request",
+                method=scope["method"],
+                path=getattr(scope.get("route"), "path", "unknown"),
+                status=status,
+                ms=round((time.perf_counter() - start) * 1000, 1),
+            )
+
+
+class SecurityHeaders:
+    """Headers on every reply; one that the route has set itself stays."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def add_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, add_headers)
+
+
+class BodyLimit:
+    """Refuses bodies that are too large: by their declared length, or while they stream in."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = ANSWER_BODY_LIMIT if scope["path"].endswith("/answer") else BODY_LIMIT
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared[:20]) > limit:
+            await problem_response(Request(scope), BodyTooLargeError(limit))(scope, receive, send)
+            return
+        received = 0
+
+        async def count() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise BodyTooLargeError(limit)
+            return message
+
+        await self._app(scope, count, send)

@@ -1,0 +1,45 @@
+"""Users and workers' tokens."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0001"
+down_revision = None
+
+
+def _exact(length: int) -> sa.String:
+    return sa.String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.create_table(
+        "users",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("email", _exact(254), nullable=False),
+        sa.Column("email_normal", _exact(254), nullable=False, unique=True),
+        sa.Column("username", _exact(50), nullable=False),
+        sa.Column("username_normal", _exact(50), nullable=False, unique=True),
+        sa.Column("password_hash", sa.String(255), nullable=False),
+        sa.Column("token_version", sa.Integer, nullable=False),
+        sa.Column("temporary_hash", sa.String(255)),
+        sa.Column("temporary_until", sa.DateTime),
+        sa.Column("must_change_password", sa.Boolean, nullable=False),
+        sa.Column("is_staff", sa.Boolean, nullable=False),
+        sa.Column("is_active", sa.Boolean, nullable=False),
+        sa.Column("created", sa.DateTime, nullable=False),
+    )
+    op.create_table(
+        "worker_tokens",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", _exact(50), nullable=False, unique=True),
+        sa.Column("token_hash", sa.String(64), nullable=False, unique=True),
+        sa.Column("created", sa.DateTime, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Drop the tables."""
+    op.drop_table("worker_tokens")
+    op.drop_table("users")

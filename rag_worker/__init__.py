@@ -1,0 +1,1 @@
+"""Questions to answers: documents, their index, retrieval, and the language model."""

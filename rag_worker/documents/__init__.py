@@ -1,0 +1,7 @@
+"""Course documents: files to text with pages, slides and headings."""
+
+from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.reading import FileText, Limits, read_file
+from rag_worker.documents.scanning import SUFFIXES, find_files
+
+__all__ = ["SUFFIXES", "DocumentError", "FileText", "Limits", "find_files", "read_file"]

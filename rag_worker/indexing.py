@@ -1,0 +1,304 @@
+"""The course folder to a new generation of the index."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core.settings import Settings
+from rag_worker.cache import IndexCache, Vectors
+from rag_worker.documents import Limits, find_files, read_file
+from rag_worker.embeddings import embeddings
+from rag_worker.generation import (
+    FORMAT,
+    CorruptIndexError,
+    IndexedFile,
+    Manifest,
+    current_name,
+    open_generation,
+    publish_generation,
+    write_manifest,
+)
+from rag_worker.passages import Passage, split
+
+_BATCH = 16
+"""Passages embedded and stored at once: two seconds of work that an interruption may cost."""
+
+
+class IndexingError(Exception):
+    """The index cannot be made; the message is one sentence that says what to do."""
+
+
+class IndexBusyError(Exception):
+    """Another process is indexing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far indexing is: ``done`` of ``total`` files read or passages embedded."""
+
+    stage: Literal["reading", "embedding", "storing"]
+    done: int
+    total: int
+    file: str | None = None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What indexing found.
+
+    Attributes:
+        files: a row for each file, problems included.
+        passages: how many the index holds.
+        embedded: passages whose vector was computed now.
+        reused: passages whose vector was known.
+        changed: whether a new generation was published.
+    """
+
+    files: tuple[IndexedFile, ...]
+    passages: int
+    embedded: int
+    reused: int
+    changed: bool
+
+
+Snapshot = tuple[tuple[str, int, int], ...]
+"""Name, size and modification time (ns) of every file of the course folder."""
+
+
+def take_snapshot(folder: Path) -> Snapshot:
+    """What the course folder holds, without reading the files.
+
+    Raises:
+        IndexingError: the folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise IndexingError(f"The folder {folder} is not there: DOCUMENT_LOCATION names it.")
+    root = folder.resolve()
+    rows = []
+    for path in find_files(root):
+        with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+            stat = path.stat()
+            rows.append((path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
+    return tuple(rows)
+
+
+def manifest_snapshot(manifest: Manifest) -> Snapshot:
+    """What the course folder held when the generation was made."""
+    return tuple((file.file, file.size, file.mtime_ns) for file in manifest.files)
+
+
+def content_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that a generation depends on."""
+    return {
+        "embedding_model": settings.embedding_model,
+        "document_max_mb": settings.document_max_mb,
+        "document_max_pages": settings.document_max_pages,
+        "document_timeout": settings.document_timeout,
+    }
+
+
+def index_documents(
+    settings: Settings, progress: ProgressCallback | None = None, *, wait: bool = True
+) -> IndexReport:
+    """Bring the index up to date with the course folder.
+
+    Only new content is read and embedded; where nothing changed, nothing is written. Takes the
+    index's lock: of several processes one indexes, and with ``wait`` the others do so after it.
+
+    Raises:
+        IndexingError: the course folder or the index's folder cannot be used.
+        IndexBusyError: another process is indexing, and ``wait`` is false.
+    """
+    if settings.document_location is None:
+        raise IndexingError("The setting DOCUMENT_LOCATION is missing.")
+    folder = settings.document_location.resolve()
+    location = settings.index_location
+    try:
+        location.mkdir(parents=True, exist_ok=True)
+        with _writer_lock(location, wait), IndexCache(location / "cache.sqlite3") as cache:
+            return _Indexing(settings, folder, location, cache, progress or _silent).run()
+    except OSError as error:
+        raise IndexingError(f"The index in {location} cannot be written: {error}.") from error
+
+
+def _silent(_progress: Progress) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _writer_lock(location: Path, wait: bool) -> Iterator[None]:
+    """Held by one process at a time; the kernel frees it when the process ends in any way."""
+    with (location / "writer.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IndexBusyError from None
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexing:
+    """One run, under the lock."""
+
+    settings: Settings
+    folder: Path
+    location: Path
+    cache: IndexCache
+    progress: ProgressCallback
+
+    def run(self) -> IndexReport:
+        snapshot = take_snapshot(self.folder)
+        present = self._present()
+        if present and manifest_snapshot(present[1]) == snapshot:
+            return self._unchanged(present[1])
+        files, passages, keys = self._read(snapshot, present[1] if present else None)
+        manifest = Manifest(FORMAT, content_settings(self.settings), tuple(files))
+        if present and _contents(present[1]) == _contents(manifest):
+            # Touched, not changed.
+            write_manifest(self.location, present[0], manifest)
+            return self._unchanged(manifest)
+        vectors, embedded = self._embed(passages)
+        self.progress(Progress("storing", 0, len(passages)))
+        publish_generation(self.location, manifest, passages, vectors)
+        hashes = {passage.content_hash for passage in passages}
+        self.cache.keep_only(keys, self.settings.embedding_model, hashes)
+        self.progress(Progress("storing", len(passages), len(passages)))
+        return IndexReport(
+            files=manifest.files,
+            passages=len(passages),
+            embedded=embedded,
+            reused=len(passages) - embedded,
+            changed=True,
+        )
+
+    def _present(self) -> tuple[str, Manifest] | None:
+        """The published generation, if it can be read and was made as it would be now."""
+        name = current_name(self.location)
+        if name is None:
+            return None
+        try:
+            manifest = open_generation(self.location, name).manifest
+        except CorruptIndexError:
+            return None
+        if manifest.settings != content_settings(self.settings):
+            return None
+        return name, manifest
+
+    @staticmethod
+    def _unchanged(manifest: Manifest) -> IndexReport:
+        passages = sum(file.passages for file in manifest.files)
+        return IndexReport(manifest.files, passages, embedded=0, reused=passages, changed=False)
+
+    def _read(
+        self, snapshot: Snapshot, present: Manifest | None
+    ) -> tuple[list[IndexedFile], list[Passage], list[str]]:
+        known = {file.file: file for file in present.files} if present else {}
+        files, passages, keys = [], [], []
+        for number, (name, size, mtime_ns) in enumerate(snapshot):
+            self.progress(Progress("reading", number, len(snapshot), name))
+            before = known.get(name)
+            if before and (before.size, before.mtime_ns) == (size, mtime_ns):
+                sha256 = before.sha256
+            else:
+                sha256 = self._hash(name)
+            file = IndexedFile(name, size, mtime_ns, sha256, passages=0)
+            key = self._reading_key(file)
+            reading = self.cache.reading(key)
+            if reading is None:
+                reading = self._reading(name)
+                self.cache.store_reading(key, reading)
+            keys.append(key)
+            found = [Passage(file=name, **passage) for passage in reading["passages"]]
+            passages += found
+            files.append(
+                replace(
+                    file,
+                    passages=len(found),
+                    pages=reading["pages"],
+                    problem=reading["problem"],
+                )
+            )
+        self.progress(Progress("reading", len(snapshot), len(snapshot)))
+        return files, passages, keys
+
+    def _hash(self, name: str) -> str:
+        try:
+            with (self.folder / name).open("rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+
+    def _reading_key(self, file: IndexedFile) -> str:
+        limits = content_settings(self.settings) | {"embedding_model": None}
+        suffix = Path(file.file).suffix.lower()
+        return json.dumps([FORMAT, file.sha256, suffix, limits])
+
+    def _reading(self, name: str) -> dict[str, Any]:
+        limits = Limits(
+            max_mb=self.settings.document_max_mb,
+            max_pages=self.settings.document_max_pages,
+            seconds=self.settings.document_timeout,
+        )
+        text = read_file(self.folder / name, name, limits)
+        passages = [asdict(passage) for passage in split(text.documents)] if text.documents else []
+        for passage in passages:
+            del passage["file"]  # the same content may go by another name tomorrow
+        return {"passages": passages, "pages": text.pages, "problem": text.problem}
+
+    def _embed(self, passages: list[Passage]) -> tuple[Vectors, int]:
+        """The vectors of all passages, and how many had to be computed."""
+        model = self.settings.embedding_model
+        texts = {passage.content_hash: passage.embedded_text for passage in passages}
+        vectors = self.cache.vectors(model, list(texts))
+        missing = [hash_ for hash_ in texts if hash_ not in vectors]
+        if missing:
+            embedder = embeddings(self.settings)
+            for start in range(0, len(missing), _BATCH):
+                self.progress(Progress("embedding", start, len(missing)))
+                some = missing[start : start + _BATCH]
+                computed = np.asarray(
+                    embedder.embed_documents([texts[hash_] for hash_ in some]), dtype=np.float32
+                )
+                computed /= np.linalg.norm(computed, axis=1, keepdims=True)
+                pairs = list(zip(some, computed, strict=True))
+                self.cache.store_vectors(model, pairs)
+                vectors.update(pairs)
+            self.progress(Progress("embedding", len(missing), len(missing)))
+        if not passages:
+            return np.zeros((0, 0), dtype=np.float32), 0
+        return np.stack([vectors[passage.content_hash] for passage in passages]), len(missing)
+
+
+def _contents(manifest: Manifest) -> list[tuple[str, str]]:
+    return [(file.file, file.sha256) for file in manifest.files]
+
+
+BUSY_EXIT = 75
+"""The exit status of the indexing process when another one is at work (EX_TEMPFAIL)."""
+
+
+def main() -> None:
+    """Index once: settings as JSON on standard input, the report as JSON on standard output."""
+    settings = Settings(_env_file=None, **json.load(sys.stdin))
+    try:
+        report = index_documents(settings, wait=False)
+    except IndexBusyError:
+        sys.exit(BUSY_EXIT)
+    except IndexingError as error:
+        sys.exit(str(error))
+    json.dump(asdict(report), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Registering, logging in and forgotten passwords, on real databases."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pymongo.asynchronous.database import AsyncDatabase
+from sqlalchemy import create_engine, text
+
+from core.mails import AccountMails
+from tests.api_client import PASSWORD, log_in, register, running_app, settings_for
+
+USER = {"email": "ana@uni.test", "username": "ana", "password": PASSWORD}
+
+
+@pytest.fixture
+async def client(
+    nx_url: str, database_name: str, tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    async with running_app(settings_for(nx_url, database_name, tmp_path)) as client:
+        yield client
+
+
+@pytest.fixture
+def mails(database: AsyncDatabase[dict[str, Any]]) -> AccountMails:
+    return AccountMails(database)
+
+
+async def forget(client: httpx.AsyncClient, email: str = "ana@uni.test", **more: str) -> Any:
+    response = await client.post("/auth/forgot-password", json={"email": email, **more})
+    assert response.status_code == 202
+    return response.json()
+
+
+async def temporary_password(client: httpx.AsyncClient, mails: AccountMails) -> str:
+    await forget(client)
+    mail = await mails.claim()
+    assert mail is not None
+    return mail.values["password"]
+
+
+async def change(
+    client: httpx.AsyncClient, login: dict[str, str], old: str, new: str
+) -> httpx.Response:
+    body = {"old_password": old, "new_password": new, "new_password_again": new}
+    return await client.post("/auth/change-password", json=body, headers=login)
+
+
+async def test_registering_gives_the_account_without_its_secrets(client: httpx.AsyncClient) -> None:
+    response = await client.post("/user", json=USER)
+    assert response.status_code == 201
+    assert response.json() == {"id": 1, "email": "ana@uni.test", "username": "ana"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"username": "eva"}, "forgot-password"),
+        ({"username": "eva", "email": "ANA@Uni.test"}, "forgot-password"),
+        ({"email": "eva@uni.test"}, "choose another"),
+        ({"email": "eva@uni.test", "username": "ANA"}, "choose another"),
+    ],
+)
+async def test_registering_twice_is_told_what_to_do(
+    client: httpx.AsyncClient, change: dict[str, str], says: str
+) -> None:
+    await client.post("/user", json=USER)
+    response = await client.post("/user", json={**USER, **change})
+    assert response.status_code == 409
+    assert response.headers["content-type"] == "application/problem+json"
+    assert says in response.json()["detail"]
+
+
+async def test_one_of_many_simultaneous_registrations_succeeds(client: httpx.AsyncClient) -> None:
+    responses = await asyncio.gather(*(client.post("/user", json=USER) for _ in range(8)))
+    assert sorted(response.status_code for response in responses) == [201] + [409] * 7
+
+
+@pytest.mark.parametrize("name", ["ana", "ANA", "ana@uni.test", "Ana@UNI.test", " ana "])
+async def test_login_takes_user_name_or_address(client: httpx.AsyncClient, name: str) -> None:
+    await client.post("/user", json=USER)
+    response = await client.post("/login", data={"username": name, "password": PASSWORD})
+    body = response.json()
+    assert response.status_code == 200
+    assert {**body, "access_token": ""} == {
+        "access_token": "",
+        "token_type": "bearer",
+        "expires_in": 86_400,
+        "must_change_password": False,
+    }
+
+
+async def test_refused_logins_are_all_alike(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    await register(client)
+    await register(client, "eva")
+    engine = create_engine(f"sqlite:///{tmp_path / 'users.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE users SET is_active = 0 WHERE username = 'eva'"))
+    engine.dispose()
+    tries = [
+        ("ana", "wrong password"),
+        ("nobody", PASSWORD),
+        ("eva", PASSWORD),
+        ("nobody@uni.test", "x" * 60_000),
+        ("\0", "\0"),
+        ("ﷺ" * 250, PASSWORD),
+    ]
+    replies = [
+        await client.post("/login", data={"username": name, "password": password})
+        for name, password in tries
+    ]
+    assert {reply.status_code for reply in replies} == {401}
+    assert len({reply.text for reply in replies}) == 1
+    assert replies[0].headers["www-authenticate"] == "Bearer"
+    assert replies[0].json()["error_description"] == replies[0].json()["detail"]
+
+
+async def test_disabling_an_account_ends_its_logins(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    login = await register(client)
+    engine = create_engine(f"sqlite:///{tmp_path / 'users.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE users SET is_active = 0"))
+    engine.dispose()
+    response = await client.get("/questions", headers=login)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+async def test_changing_the_password_ends_older_logins_and_gives_a_new_one(
+    client: httpx.AsyncClient,
+) -> None:
+    old = await register(client)
+    response = await change(client, old, PASSWORD, "cuatro gatos")
+    assert response.status_code == 200
+    new = {"Authorization": f"Bearer {response.json()['access_token']}"}
+    assert (await client.get("/questions", headers=old)).status_code == 401
+    assert (await client.get("/questions", headers=new)).status_code == 200
+    assert await log_in(client, "ana", "cuatro gatos")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        ("wrong password", "cuatro gatos", 403),
+        (PASSWORD, PASSWORD, 422),
+        (PASSWORD, "ANA@uni.test", 422),
+        (PASSWORD, "corta", 422),
+    ],
+)
+async def test_refused_change_leaves_the_password(
+    client: httpx.AsyncClient, old: str, new: str, status: int
+) -> None:
+    login = await register(client)
+    assert (await change(client, login, old, new)).status_code == status
+    assert (await client.get("/questions", headers=login)).status_code == 200
+
+
+async def test_temporary_password_works_once_and_must_be_changed(
+    client: httpx.AsyncClient, mails: AccountMails
+) -> None:
+    before = await register(client)
+    temporary = await temporary_password(client, mails)
+    assert await log_in(client), "the old password works until the temporary one is used"
+
+    login = await log_in(client, "ana", temporary)
+    assert (await client.get("/questions", headers=before)).status_code == 401
+    for refused in (
+        await client.get("/questions", headers=login),
+        await client.post("/questions", json={"input": "¿?"}, headers=login),
+    ):
+        assert refused.status_code == 403
+        assert "/auth/change-password" in refused.json()["detail"]
+
+    again = await client.post("/login", data={"username": "ana", "password": temporary})
+    assert again.status_code == 401
+    assert "get a new one" in again.json()["detail"]
+    wrong = await client.post("/login", data={"username": "ana", "password": temporary + "x"})
+    assert "get a new one" not in wrong.json()["detail"]
+
+    changed = await change(client, login, temporary, "cuatro gatos")
+    assert changed.status_code == 200
+    assert changed.json()["must_change_password"] is False
+    fresh = await log_in(client, "ana", "cuatro gatos")
+    assert (await client.get("/questions", headers=fresh)).status_code == 200
+
+
+async def test_temporary_password_is_mailed_in_the_language_that_was_chosen(
+    client: httpx.AsyncClient, mails: AccountMails
+) -> None:
+    await register(client)
+    await forget(client, "ANA@uni.test", language="en")
+    mail = await mails.claim()
+    assert mail is not None
+    assert (mail.email, mail.language) == ("ana@uni.test", "en")
+    assert mail.values["username"] == "ana"
+    assert mail.values["minutes"] == "30"
+    assert mail.values["expires"].endswith("+00:00")
+
+
+async def test_reply_about_a_forgotten_password_does_not_tell_who_has_an_account(
+    client: httpx.AsyncClient, mails: AccountMails
+) -> None:
+    await register(client)
+    seconds: dict[str, float] = {}
+    replies = []
+    for email in ("ana@uni.test", "nobody@uni.test"):
+        start = time.perf_counter()
+        replies.append(await forget(client, email))
+        seconds[email] = time.perf_counter() - start
+    assert replies[0] == replies[1]
+    assert seconds["ana@uni.test"] == pytest.approx(seconds["nobody@uni.test"], abs=0.1)
+    assert await mails.claim() is not None
+    assert await mails.claim() is None
+
+
+async def test_an_account_is_mailed_three_temporary_passwords_an_hour(
+    client: httpx.AsyncClient, mails: AccountMails
+) -> None:
+    await register(client)
+    for _ in range(5):
+        await forget(client)
+    passwords = []
+    while mail := await mails.claim():
+        passwords.append(mail.values["password"])
+    assert len(passwords) == 3
+    assert await log_in(client, "ana", passwords[-1]), "the last one that was mailed works"
+
+
+async def test_user_name_is_no_address_for_a_temporary_password(client: httpx.AsyncClient) -> None:
+    response = await client.post("/auth/forgot-password", json={"email": "ana"})
+    assert response.status_code == 422

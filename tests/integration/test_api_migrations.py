@@ -1,0 +1,83 @@
+"""The migrations make the tables that the code expects, once, however many processes start."""
+
+import io
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import OperationalError
+
+from api.migrations import alembic_config, migrate
+from core.settings import Settings
+from core.users import Base, UserRepository, create_user_engine
+
+
+def _settings(folder: Path) -> Settings:
+    return Settings(database_url=f"sqlite:///{folder / 'users.db'}")
+
+
+def _migrate(folder: Path) -> None:
+    engine = create_user_engine(_settings(folder))
+    migrate(engine)
+    engine.dispose()
+
+
+def test_tables_agree_with_the_code(tmp_path: Path) -> None:
+    _migrate(tmp_path)
+    engine = create_engine(f"sqlite:///{tmp_path / 'users.db'}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_users_stay_when_it_is_migrated_again(tmp_path: Path) -> None:
+    _migrate(tmp_path)
+    engine = create_user_engine(_settings(tmp_path))
+    UserRepository(engine).register(email="a@uni.test", username="ana", password="tres gatos")
+    migrate(engine)
+    assert UserRepository(engine).find("ana") is not None
+    engine.dispose()
+
+
+def test_processes_that_start_at_once_do_not_collide(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_migrate, args=(tmp_path,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 3
+
+
+def test_interrupted_migration_leaves_nothing_half_done(tmp_path: Path) -> None:
+    engine = create_user_engine(_settings(tmp_path))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE worker_tokens (in_the_way INTEGER)"))
+    with pytest.raises(OperationalError, match="already exists"):
+        migrate(engine)
+    assert inspect(engine).get_table_names() == ["worker_tokens"]
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE worker_tokens"))
+    migrate(engine)
+    assert set(inspect(engine).get_table_names()) >= {"users", "worker_tokens"}
+    engine.dispose()
+
+
+def test_mysql_compares_names_exactly() -> None:
+    sql = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="mysql", opts={"as_sql": True, "output_buffer": sql}
+    )
+    with Operations.context(context):
+        for revision in ScriptDirectory.from_config(alembic_config()).walk_revisions():
+            revision.module.upgrade()
+    created = sql.getvalue()
+    for column in ("email_normal VARCHAR(254)", "username_normal VARCHAR(50)"):
+        assert f"{column} COLLATE utf8mb4_bin" in created
+    assert "UNIQUE (email_normal)" in created
