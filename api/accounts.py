@@ -42,6 +42,12 @@ from core.users import (
 RECOVERY_SECONDS = 0.5
 """The reply about a forgotten password takes this long, or a multiple of it: far longer than the
 work for an address that has an account, so the time does not tell whether it has one."""
+RECOVERY_MESSAGES = {
+    "es": "Si esta dirección tiene una cuenta, le hemos enviado una contraseña provisional. "
+    "Sirve una vez, durante 30 minutos.",
+    "en": "If this address has an account, a temporary password is on its way to it. "
+    "It works once, for 30 minutes.",
+}
 
 router = APIRouter(tags=["Accounts"])
 
@@ -142,10 +148,7 @@ async def forgot_password(
             )
     taken = time.monotonic() - start
     await asyncio.sleep(RECOVERY_SECONDS - taken % RECOVERY_SECONDS)
-    return Message(
-        message="If this address has an account, a temporary password is on its way to it. "
-        "It works once, for 30 minutes."
-    )
+    return Message(message=RECOVERY_MESSAGES[forgotten.language])
 
 
 @router.post(

@@ -9,16 +9,7 @@ from api import errors
 from api.deps import CurrentWorker, QueueDep, SettingsDep
 from api.questions import QuestionId
 from api.schemas import LARGEST_NUMBER, TIDY, Claim, ClaimedQuestion, GivenAnswer
-from core.questions import Answer, Outcome
-from core.settings import Settings
-
-APOLOGIES = {
-    "es": "Lo sentimos: no hemos podido responder a tu pregunta, tampoco al intentarlo de nuevo. "
-    "El profesorado puede ver que ha fallado; pregúntale directamente, por favor.",
-    "en": "We are sorry: your question could not be answered, not even when we tried again. "
-    "The course staff can see that it failed; please ask them directly.",
-}
-"""What a student is sent after the last failed attempt of a worker that speaks HTTP."""
+from core.questions import Answer, Outcome, apology
 
 router = APIRouter(tags=["Workers"])
 
@@ -55,7 +46,7 @@ async def receive_prompt(
             question.id,
             question.claims,
             error="its workers died without a word",
-            apology=_apology(settings),
+            apology=apology(settings.course_language),
         )
     return Response(status_code=204)
 
@@ -108,7 +99,10 @@ async def give_back(
     structlog.contextvars.bind_contextvars(question=id)
     if failed:
         held = await queue.fail(
-            id, claims, error=error or "failed without a reason", apology=_apology(settings)
+            id,
+            claims,
+            error=error or "failed without a reason",
+            apology=apology(settings.course_language),
         )
     else:
         held = await queue.give_back(id, claims, after=after, error=error)
@@ -140,8 +134,3 @@ async def answer(
     )
     if not stored:
         raise errors.ClaimLostError
-
-
-def _apology(settings: Settings) -> Answer:
-    language = settings.course_language
-    return Answer(text=APOLOGIES[language], language=language, outcome=Outcome.FAILED)

@@ -438,7 +438,8 @@ def describe_fault(error: BaseException) -> dict[str, str]:
     elif isinstance(error, ConnectionFailure):
         described["reason"] = str(error)[:200]
     elif isinstance(error, PyMongoError):
-        described["reason"] = f"code {getattr(error, 'code', None)}"
+        details = getattr(error, "details", None) or {}
+        described["reason"] = details.get("codeName") or f"code {getattr(error, 'code', None)}"
     return described
 
 

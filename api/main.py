@@ -126,7 +126,7 @@ async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -
             logger.warning("waiting for a database", dependency=dependency, **describe_fault(error))
             await asyncio.sleep(RETRY_SECONDS)
         except Exception as error:
-            logger.critical("cannot prepare", dependency=dependency, fault=type(error).__name__)
+            logger.critical("cannot prepare", dependency=dependency, reason=str(error))
             raise
         else:
             logger.info("ready", dependency=dependency)

@@ -19,7 +19,13 @@ from api.schemas import (
     QuestionSummary,
     SourceShown,
 )
-from core.questions import Answer, IdempotencyConflictError, Question, QuestionQueue
+from core.questions import (
+    Answer,
+    IdempotencyConflictError,
+    Question,
+    QuestionQueue,
+    TooManyWaitingError,
+)
 
 QuestionId = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The question's number")]
 
@@ -71,12 +77,16 @@ async def ask(
     You may close this page. The question is stored when you see the reply 202.
     """
     limit = settings.max_waiting_per_student
-    if await queue.waiting(user.id) >= limit:
-        raise errors.TooManyQuestionsError(limit)
     try:
         enqueued = await queue.enqueue(
-            input=new.input, email=user.email, user_id=user.id, idempotency_key=idempotency_key
+            input=new.input,
+            email=user.email,
+            user_id=user.id,
+            idempotency_key=idempotency_key,
+            most_waiting=limit,
         )
+    except TooManyWaitingError:
+        raise errors.TooManyQuestionsError(limit) from None
     except IdempotencyConflictError:
         raise errors.IdempotencyKeyReusedError from None
     question = enqueued.question

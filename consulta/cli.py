@@ -123,7 +123,7 @@ def index(data: DataOption = DEFAULT_DATA) -> None:
 @app.command(rich_help_panel=STAFF)
 def status(data: DataOption = DEFAULT_DATA) -> None:
     """Show the queue: how many questions in each state, the oldest, the pace, the last errors."""
-    from consulta.staff import show_status
+    from consulta.queue import show_status
 
     _run_with_queue(show_status(terminal, _settings(data=data)))
 
@@ -134,7 +134,7 @@ def requeue(
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Send an answer again whose e-mail was undeliverable."""
-    from consulta.staff import requeue_answer
+    from consulta.queue import requeue_answer
 
     if not _run_with_queue(requeue_answer(_settings(data=data), number)):
         _fail(f"Question {number} is not undeliverable: `consulta status` shows the queue.")
@@ -152,7 +152,7 @@ def export(
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Write questions, answers, sources and ratings as JSON lines, for training a model."""
-    from consulta.staff import export_questions
+    from consulta.queue import export_questions
 
     count = _run_with_queue(
         export_questions(_settings(data=data), output, personal_data=personal_data)
@@ -216,7 +216,7 @@ def create_user(
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Create an account, of staff unless told otherwise; asks for the password."""
-    from consulta import staff as commands
+    from consulta import accounts
 
     password = (
         typer.prompt("Password", hide_input=True, confirmation_prompt=True)
@@ -224,8 +224,8 @@ def create_user(
         else sys.stdin.readline().rstrip("\n")
     )
     try:
-        commands.create_user(_settings(data=data), username, email, password, is_staff=staff)
-    except commands.StaffError as error:
+        accounts.create_user(_settings(data=data), username, email, password, is_staff=staff)
+    except accounts.AccountError as error:
         _fail(error)
     terminal.print(f"{username} can log in now.")
 
@@ -233,11 +233,11 @@ def create_user(
 @users_app.command("list")
 def list_users(data: DataOption = DEFAULT_DATA) -> None:
     """List the accounts and the workers' tokens."""
-    from consulta import staff as commands
+    from consulta import accounts
 
     try:
-        commands.show_users(terminal, _settings(data=data))
-    except commands.StaffError as error:
+        accounts.show_users(terminal, _settings(data=data))
+    except accounts.AccountError as error:
         _fail(error)
 
 
@@ -248,11 +248,11 @@ def disable_user(
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Keep an account out and end its logins at once."""
-    from consulta import staff as commands
+    from consulta import accounts
 
     try:
-        commands.set_active(_settings(data=data), identifier, active=enable)
-    except commands.StaffError as error:
+        accounts.set_active(_settings(data=data), identifier, active=enable)
+    except accounts.AccountError as error:
         _fail(error)
     terminal.print(f"{identifier} is {'enabled' if enable else 'disabled'}.")
 
@@ -264,14 +264,14 @@ def worker_token(
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Make a token that lets a worker elsewhere claim questions; it is shown once."""
-    from consulta import staff as commands
+    from consulta import accounts
 
     try:
         if revoke:
-            commands.revoke_worker_token(_settings(data=data), name)
+            accounts.revoke_worker_token(_settings(data=data), name)
             terminal.print(f"The token {name} is revoked.")
         else:
-            terminal.print(commands.create_worker_token(_settings(data=data), name), soft_wrap=True)
+            terminal.print(accounts.create_worker_token(_settings(data=data), name), soft_wrap=True)
             errors.print("Keep it now: only its hash is stored, so it is not shown again.")
-    except commands.StaffError as error:
+    except accounts.AccountError as error:
         _fail(error)

@@ -21,6 +21,7 @@ def configure_logging(settings: Settings, service: str) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=False),
         _named(service),
+        _without_colours,
     ]
     if settings.log_format == "json":
         final: list[Any] = [
@@ -57,3 +58,9 @@ def _named(service: str) -> Any:
         return {"service": service, **event}
 
     return add_service
+
+
+def _without_colours(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    # uvicorn sends its message a second time, with escape codes.
+    event.pop("color_message", None)
+    return event

@@ -81,14 +81,19 @@ class Outbox:
             number, mail_claims, {**self._final(MailStatus.SENT), "mail_error": None, **changes}
         )
 
-    async def retry(self, number: int, mail_claims: int, *, after: float, error: str) -> bool:
-        """It was not accepted this time: try again in ``after`` seconds."""
+    async def retry(
+        self, number: int, mail_claims: int, *, after: float, error: str, counts: bool = True
+    ) -> bool:
+        """It was not accepted this time: try again in ``after`` seconds.
+
+        With ``counts`` false no attempt is used up: it was the mail server's trouble.
+        """
         due = milliseconds(self._clock() + timedelta(seconds=after))
         return await self._update_held(
             number,
             mail_claims,
             {"mail_due": due, "mail_in_doubt": False, "mail_error": error},
-            {"mail_attempts": 1},
+            {"mail_attempts": 1 if counts else 0},
         )
 
     async def mark_undeliverable(
@@ -125,7 +130,7 @@ class Outbox:
         self, number: int, mail_claims: int, changes: Document, increments: Document | None = None
     ) -> bool:
         update: Document = {"$set": changes}
-        if increments:
+        if increments is not None:
             update["$inc"] = increments
         result = await self._collection.update_one(
             {"_id": number, "mail_claims": mail_claims, "mail_due": {"$lt": NEVER}}, update

@@ -63,6 +63,10 @@ class IdempotencyConflictError(Exception):
     """The same idempotency key came with another question."""
 
 
+class TooManyWaitingError(Exception):
+    """The student has as many unanswered questions as are allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A place in the course's documents that an answer rests on.
@@ -87,6 +91,20 @@ class Answer:
     outcome: Outcome
     sources: tuple[Source, ...] = ()
     model: str | None = None
+
+
+_APOLOGIES = {
+    "es": "Lo sentimos: no hemos podido responder a tu pregunta, tampoco al intentarlo de nuevo. "
+    "El profesorado puede ver que ha fallado; pregúntale directamente, por favor.",
+    "en": "We are sorry: your question could not be answered, not even when we tried again. "
+    "The course staff can see that it failed; please ask them directly.",
+}
+
+
+def apology(language: str) -> Answer:
+    """What a student is sent after the last failed attempt; in English unless ``es``."""
+    known = language if language in _APOLOGIES else "en"
+    return Answer(text=_APOLOGIES[known], language=known, outcome=Outcome.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +276,7 @@ class QuestionQueue:
         email: str,
         user_id: int,
         idempotency_key: str | None = None,
+        most_waiting: int | None = None,
     ) -> Enqueued:
         """Store a question at the end of the queue.
 
@@ -266,13 +285,17 @@ class QuestionQueue:
             email: where its answer will be sent.
             user_id: the student it belongs to.
             idempotency_key: the same key of the same student again is the same question.
+            most_waiting: how many unanswered questions the student may have.
 
         Raises:
             IdempotencyConflictError: the key was used for another text.
+            TooManyWaitingError: the student has ``most_waiting`` already.
         """
         dedupe = f"user:{user_id}:{idempotency_key}" if idempotency_key else str(uuid.uuid4())
         if idempotency_key and (known := await self._known(dedupe, input)):
             return known
+        if most_waiting is not None and await self.waiting(user_id) >= most_waiting:
+            raise TooManyWaitingError
         number = await next_number(self._database, "prompts")
         now = self._clock()
         document: Document = {

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
@@ -247,6 +247,15 @@ class Settings(BaseSettings):
         known = ("sqlite:///", "mysql+pymysql://", "mariadb+pymysql://")
         if value is not None and not value.get_secret_value().startswith(known):
             raise ValueError("must start with mysql+pymysql://, mariadb+pymysql:// or sqlite:///")
+        if value is not None:
+            try:
+                _ = urlsplit(value.get_secret_value()).port
+            except ValueError:
+                # Without the reason: it may quote a part of the password.
+                raise ValueError(
+                    "has no port where one should be; special characters of a password are "
+                    "written as %XX"
+                ) from None
         return value
 
     @field_validator("mongo_url")
@@ -311,10 +320,30 @@ class Settings(BaseSettings):
                     self._require("mongo_host", "set MONGO_URL, or MONGO_HOST")
                     if self.mongo_user:
                         self._require("mongo_pass", "it is the password of MONGO_USER")
+                self._check_mongo_uri()
             else:
                 self._require(name, Settings.model_fields[name].description or "")
         if service == "mailer":
             _ = self.passwords
+
+    def _check_mongo_uri(self) -> None:
+        # Here, so that only services wait for PyMongo to load, not every command.
+        from pymongo.errors import PyMongoError  # noqa: PLC0415
+        from pymongo.uri_parser import parse_uri  # noqa: PLC0415
+
+        uri = self.mongo_url_or_parts()
+        if uri.startswith("mongodb+srv://"):
+            return  # The name server would be asked.
+        try:
+            parse_uri(uri)
+        except (PyMongoError, ValueError, TypeError):
+            # Without the reason: it may quote a part of the password.
+            name = "MONGO_URL" if self.mongo_url else "MONGO_HOST"
+            raise SettingsError(
+                f"The setting {name} is wrong: it does not make a URI such as "
+                "mongodb://user:password@host:27017/, where special characters of a password are "
+                "written as %XX."
+            ) from None
 
     def _require(self, name: str, hint: str) -> None:
         if getattr(self, name) is None:

@@ -1,13 +1,15 @@
 """Questions and account mails to e-mails, and nothing else: no clock, no socket, no settings."""
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.headerregistry import Address
+from email.header import Header
+from email.headerregistry import Address, HeaderRegistry, UniqueUnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, Policy
 from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
@@ -28,12 +30,32 @@ from mailer.text import clean, one_line
 SUBJECT_LIMIT = 120
 """Longest subject, in characters."""
 
+NAME_LIMIT = 60
+"""Longest name of the sender, in characters."""
+
+_SPECIALS = re.compile(r'[()<>\[\]:;@\\,."]+')
 _TEMPLATES = Path(__file__).parent / "templates"
 _LANGUAGES = ("es", "en")
 _LOGO_ID = "logo"
 
+
+class _Subject(UniqueUnstructuredHeader):
+    """A subject that is encoded whole: the standard library encodes single words, and where it
+    folds a line between them it can lose or double a space."""
+
+    def fold(self, *, policy: Policy) -> str:
+        text = str(self)
+        charset = "us-ascii" if text.isascii() else "utf-8"
+        encoded = Header(text, charset, header_name="Subject").encode(linesep=policy.linesep)
+        return f"Subject: {encoded}{policy.linesep}"
+
+
+_HEADERS = HeaderRegistry()
+# The registry adds BaseHeader to it, which its type does not know.
+_HEADERS.map_to_type("subject", _Subject)  # type: ignore[arg-type]
+
 # Seven bits, so that servers without 8BITMIME take the message as it is.
-_POLICY = SMTP.clone(cte_type="7bit")
+_POLICY = SMTP.clone(cte_type="7bit", header_factory=_HEADERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +171,8 @@ def _compose(
 
 def _mailbox(address: str, name: str = "") -> Address:
     local, _, domain = envelope_address(address).rpartition("@")
-    return Address(name, local, domain)
+    # Without what must be quoted: the standard library loses the quotes where it folds a line.
+    return Address(one_line(_SPECIALS.sub(" ", name), NAME_LIMIT), local, domain)
 
 
 def _message_id(

@@ -26,7 +26,8 @@ def one_line(text: str, limit: int) -> str:
         for character in text
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
-    line = " ".join(visible.split())
+    # "=?" would begin an encoded word, which a header decodes again, line ends and all.
+    line = " ".join(visible.split()).replace("=?", "= ?")
     if len(line) <= limit:
         return line
     cut = line[: limit - 1]

@@ -9,7 +9,7 @@ import structlog
 from core.questions import Answer, Outcome, Source
 from core.settings import Settings
 from rag_worker.documents.sections import clean
-from rag_worker.language import LANGUAGES, detect_language, terms
+from rag_worker.language import question_language, terms
 from rag_worker.models import LanguageModel
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
@@ -19,10 +19,10 @@ from rag_worker.wording import wording
 
 MOST_SHOWN = 4
 LEAST_SHOWN = 2
-SHOWN_SHARE = 0.6
-"""Beyond the second, a passage is shown to the model when its score has this share of the best's:
-on a CPU the prompt's length is the main cost of an answer."""
 MOST_QUOTED = 3
+NEAR_SHARE = 0.6
+"""Further passages are used when their score has this share of the best's: on a CPU the prompt's
+length is the main cost of an answer."""
 QUOTATION_CHARACTERS = 400
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Answerer:
         )
         if not terms(question, language) or not is_covered(hits):
             return not_covered(language)
-        quoted = quote(question, language, [hit.passage for hit in hits[:MOST_QUOTED]])
+        quoted = quote(question, language, _best(hits, MOST_QUOTED, least=1))
         if not self._can_write(language, hits[0]):
             return quoted
         return await self._ask_model(question, language, _shown(hits, language)) or quoted
@@ -105,22 +105,20 @@ class Answerer:
         return language in self._settings.llm_languages and best.passage.language == language
 
 
-def _shown(hits: Sequence[Hit], language: str) -> list[Passage]:
-    """The best passages, in document order: the model's cache serves the same run again."""
-    shown = [
+def _best(hits: Sequence[Hit], most: int, least: int) -> list[Hit]:
+    """At most ``most`` hits; beyond ``least``, those whose score comes near the best's."""
+    return [
         hit
-        for rank, hit in enumerate(hits)
-        if hit.passage.language == language
-        and (rank < LEAST_SHOWN or hit.score >= SHOWN_SHARE * hits[0].score)
+        for rank, hit in enumerate(hits[:most])
+        if rank < least or hit.score >= NEAR_SHARE * hits[0].score
     ]
-    return [hit.passage for hit in sorted(shown, key=lambda hit: hit.row)]
 
 
-def question_language(question: str, default: str) -> str:
-    """The language to answer in; ``default`` where the question does not show one."""
-    if not any(character.isalpha() for character in question):
-        return default
-    return detect_language(question, LANGUAGES)
+def _shown(hits: Sequence[Hit], language: str) -> list[Passage]:
+    """What the model reads, in document order: its cache serves the same run again."""
+    spoken = [hit for hit in hits if hit.passage.language == language]
+    best = _best(spoken, MOST_SHOWN, LEAST_SHOWN)
+    return [hit.passage for hit in sorted(best, key=lambda hit: hit.row)]
 
 
 def not_covered(language: str) -> Answer:
@@ -133,14 +131,14 @@ def apology(language: str) -> Answer:
     return Answer(wording(language).failed, language, Outcome.FAILED)
 
 
-def quote(question: str, language: str, passages: Sequence[Passage]) -> Answer:
+def quote(question: str, language: str, hits: Sequence[Hit]) -> Answer:
     """The passages' own words, with the places they stand at."""
     sentences = wording(language)
     sources = []
     lines = [sentences.quoted]
-    for number, passage in enumerate(passages, start=1):
+    for number, passage in enumerate((hit.passage for hit in hits), start=1):
         words = set(terms(question, passage.language))
-        quoted = quotation(passage.text, words, passage.language, QUOTATION_CHARACTERS)
+        quoted = quotation(passage.text, words, passage.language, QUOTATION_CHARACTERS, fill=True)
         sources.append(_source(passage, quoted))
         lines.append(f"> {' '.join(quoted.split())} [{number}]\n>\n> — {sentences.place(passage)}")
     return Answer("\n\n".join(lines), language, Outcome.QUOTED, tuple(sources))
@@ -159,7 +157,7 @@ def _cite(
             if statement.passage == at
             for term in terms(statement.text, language)
         }
-        quoted = quotation(passages[at].text, words, language, QUOTATION_CHARACTERS)
+        quoted = quotation(passages[at].text, words, language, QUOTATION_CHARACTERS, fill=False)
         sources.append(_source(passages[at], quoted))
     text = " ".join(
         _with_mark(statement.text, cited.index(statement.passage) + 1) for statement in statements

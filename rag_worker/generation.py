@@ -141,7 +141,7 @@ def open_generation(location: Path, name: str) -> Generation:
         raise CorruptIndexError(f"{name}: {error}") from error
     if len(passages) != sum(file.passages for file in manifest.files):
         raise CorruptIndexError(f"{name} holds {len(passages)} passages, not what it was made from")
-    return Generation(name, manifest, passages, vectors, _word_indexes(passages))
+    return Generation(name, manifest, passages, vectors, word_indexes(passages))
 
 
 def publish_generation(
@@ -246,7 +246,7 @@ def _read_chroma(folder: Path) -> tuple[tuple[Passage, ...], Vectors]:
     return tuple(passages), np.vstack(vectors) if vectors else np.zeros((0, 0), np.float32)
 
 
-def _word_indexes(passages: Sequence[Passage]) -> dict[str, WordIndex]:
+def word_indexes(passages: Sequence[Passage]) -> dict[str, WordIndex]:
     """BM25 for each language. Built anew by every reader: faster than reading it from disk."""
     indexes = {}
     for language in {passage.language for passage in passages}:

@@ -26,7 +26,8 @@ from rag_worker.generation import (
     publish_generation,
     write_manifest,
 )
-from rag_worker.passages import Passage, split
+from rag_worker.passages import Passage
+from rag_worker.splitting import split
 
 _BATCH = 16
 """Passages embedded and stored at once: two seconds of work that an interruption may cost."""

@@ -74,7 +74,7 @@ def _assemble(
         blocks.append(f'<passage number="{number}">\n[{_data(place)}]\n{_data(text)}\n</passage>')
     blocks.append(
         f"<question>\n{_data(question)}\n</question>\n\n"
-        f"Answer in {_LANGUAGE_NAMES[language]}, with the passage numbers in square brackets."
+        f"Answer the question in {_LANGUAGE_NAMES[language]}, from the passages alone."
     )
     return "\n\n".join(blocks)
 

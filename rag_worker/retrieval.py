@@ -8,7 +8,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from rag_worker.cache import Vectors
-from rag_worker.generation import Generation, Rows, WordIndex
+from rag_worker.generation import Generation, WordIndex
 from rag_worker.language import terms
 from rag_worker.passages import Passage
 
@@ -68,16 +68,14 @@ class Retriever:
         dense = self._generation.vectors @ query
         words = terms(question, language)
         bm25 = np.zeros_like(dense)
-        score = np.zeros_like(dense)
-        # Languages apart: vectors of one language lie closer together than those of two.
-        for spoken, rows in self._rows_by_language().items():
-            score[rows] = _z_scores(dense[rows])
-            index = self._generation.words.get(spoken)
-            if spoken == language and index is not None:
-                bm25[rows] = index.scores(words)
-                score[rows] = (DENSE_WEIGHT * score[rows] + _z_scores(bm25[rows])) / (
-                    DENSE_WEIGHT + 1
-                )
+        score = _z_scores(dense)
+        index = self._generation.words.get(language)
+        if index is not None:
+            # Passages in other languages share no words with the question: their vectors decide.
+            bm25[index.rows] = index.scores(words)
+            score[index.rows] = (DENSE_WEIGHT * score[index.rows] + _z_scores(bm25[index.rows])) / (
+                DENSE_WEIGHT + 1
+            )
         best = np.argsort(-score, kind="stable")[:k]
         return [
             Hit(
@@ -91,10 +89,6 @@ class Retriever:
             for at in best
         ]
 
-    def _rows_by_language(self) -> dict[str, Rows]:
-        languages = np.array([passage.language for passage in self._generation.passages])
-        return {str(language): np.flatnonzero(languages == language) for language in set(languages)}
-
     def _coverage(self, words: Sequence[str], passage: Passage, language: str) -> float | None:
         index = self._generation.words.get(language)
         if passage.language != language or index is None:
@@ -107,12 +101,13 @@ class Retriever:
 
 def is_covered(hits: Sequence[Hit]) -> bool:
     """Whether the documents treat what was asked, by the evidence of the best hits."""
-    if not hits:
-        return False
-    if hits[0].coverage is None:
-        return max(hit.dense for hit in hits) >= RELEVANT_ACROSS_LANGUAGES
-    coverage = max(hit.coverage or 0.0 for hit in hits[:_EVIDENCE_HITS])
-    return max(hit.dense for hit in hits) + COVERAGE_WEIGHT * coverage >= RELEVANT
+    spoken = [hit for hit in hits if hit.coverage is not None]
+    foreign = [hit for hit in hits if hit.coverage is None]
+    coverage = max((hit.coverage or 0.0 for hit in spoken[:_EVIDENCE_HITS]), default=0.0)
+    dense = max((hit.dense for hit in spoken), default=0.0)
+    return dense + COVERAGE_WEIGHT * coverage >= RELEVANT or any(
+        hit.dense >= RELEVANT_ACROSS_LANGUAGES for hit in foreign
+    )
 
 
 def _z_scores(values: Vectors) -> Vectors:

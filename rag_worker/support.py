@@ -63,23 +63,41 @@ def supported_statements(
     return statements
 
 
-def quotation(text: str, words: Set[str], language: str, limit: int) -> str:
+def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bool) -> str:
     """The sentences of ``text``, one after another, that hold most of ``words``.
+
+    Questions, as a document's exercises have them, say nothing and do not count.
+
+    Args:
+        fill: add the sentences that follow, and then those before, as far as ``limit`` allows.
 
     Returns:
         At most ``limit`` characters, literally from ``text``.
     """
     spans = sentences(text)
-    best, best_score = (0, min(len(text), limit)), (-1, 0)
-    for first, (begin, _) in enumerate(spans):
-        for _, end in spans[first:]:
-            if end - begin > limit and (begin, end) != spans[first]:
+    held = [
+        set() if text[:end].endswith("?") else words & set(terms(text[begin:end], language))
+        for begin, end in spans
+    ]
+    best, best_score = (0, 0), (-1, 0)
+    starts = [at for at, words_held in enumerate(held) if words_held]
+    for first in starts or range(len(spans)):
+        found: set[str] = set()
+        for last in range(first, len(spans)):
+            if last > first and spans[last][1] - spans[first][0] > limit:
                 break
-            held = len(words & set(terms(text[begin:end], language)))
-            # Of two with the same words the shorter says it more clearly.
-            if (held, begin - end) > best_score:
-                best, best_score = (begin, end), (held, begin - end)
-    quoted = text[best[0] : best[1]]
+            found |= held[last]
+            # Of two with the same words the shorter says it more clearly, and the first defines.
+            score = (len(found), spans[first][0] - spans[last][1])
+            if score[0] > best_score[0] or (not fill and score > best_score):
+                best, best_score = (first, last), score
+    first, last = best
+    if fill:
+        while last + 1 < len(spans) and spans[last + 1][1] - spans[first][0] <= limit:
+            last += 1
+        while first > 0 and spans[last][1] - spans[first - 1][0] <= limit:
+            first -= 1
+    quoted = text[spans[first][0] : spans[last][1]] if spans else ""
     if len(quoted) > limit:
         quoted = quoted[:limit].rpartition(" ")[0] or quoted[:limit]
     return quoted.strip()
@@ -98,16 +116,14 @@ def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
             if int(number) > 0
         ]
         text = _LIST_MARK.sub("", _CITATION.sub("", sentence)).strip()
-        if re.search(r"\w", text):
+        if re.search(r"\w", text) and not text.endswith("?"):
             found.append((text, cited))
     return found
 
 
 def _share(words: Set[str], content: Set[str], asked: Set[str]) -> float:
     own = words - asked
-    if not own:  # it says again what was asked, or says nothing
-        return 1.0 if words and words <= content else 0.0
-    return len(own & content) / len(own)
+    return len(own & content) / len(own) if own else 0.0  # the question said again
 
 
 def _numbers(text: str) -> set[str]:

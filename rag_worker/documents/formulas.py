@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 _SILENT = {"annotation", "annotation-xml", "mphantom"}
+_LEAVES = {"mi", "mn", "mo", "mtext", "ms", "t"}
 _ACCENTS = {"→": "→", "^": "^", "¯": "¯", "ˆ": "^", "\u20d7": "→", "\u0302": "^", "\u0305": "¯"}
 
 
@@ -18,43 +19,48 @@ def _text(element: Any) -> str:
     name = _name(element)
     if name in _SILENT or name.endswith("Pr"):
         return ""
+    if name in _LEAVES:
+        text = element.text or ""
+        return f" {text.strip()} " if name == "mo" and len(text.strip()) == 1 else text
+    parts = [_text(child) for child in element]
     shape = _SHAPES.get(name)
-    children = [child for child in element if isinstance(child.tag, str)]
-    parts = [_text(child) for child in children if not _name(child).endswith("Pr")]
-    if shape and len(parts) >= shape[0]:
-        return shape[1](parts)
+    if shape:
+        # Properties of Office Math are silent children and come first.
+        filled = parts[len(parts) - shape[0] :] if len(parts) >= shape[0] else None
+        return shape[1](filled) if filled else "".join(parts)
+    return _bracketed(element, name, parts)
+
+
+def _bracketed(element: Any, name: str, parts: list[str]) -> str:
+    inside = ", ".join(filter(str.strip, parts))
     match name:
         case "semantics":
-            return parts[0] if parts else ""
+            text = parts[0] if parts else ""
+        case "msqrt":
+            text = f"√({''.join(parts).strip()})"
+        case "mspace":
+            text = " "
         case "mfenced":
-            inside = ", ".join(parts)
-            return f"{element.get('open', '(')}{inside}{element.get('close', ')')}"
+            text = f"{element.get('open', '(')}{inside}{element.get('close', ')')}"
         case "d":
-            return f"{_property(element, 'begChr', '(')}{', '.join(parts)}" + _property(
-                element, "endChr", ")"
-            )
-        case "nary":
-            sign = _property(element, "chr", "∫")
-            return f" {sign}_{_group(parts[0])}^{_group(parts[1])} {parts[2]}" if parts[2:] else ""
+            opening, closing = _property(element, "begChr", "("), _property(element, "endChr", ")")
+            text = f"{opening}{inside}{closing}"
         case "acc":
             accent = _property(element, "chr", "^")
-            return f"{_ACCENTS.get(accent, accent)}{''.join(parts)}"
+            text = f"{_ACCENTS.get(accent, accent)}{''.join(parts)}"
+        case "nary":
+            sign = _property(element, "chr", "∫")
+            low, high, body = parts[-3:] if len(parts) >= 3 else ("", "", "".join(parts))
+            text = f" {sign}_{_group(low)}^{_group(high)} {body}"
         case "mtr" | "mr":
-            return ", ".join(parts) + "; "
-        case "mo":
-            return f" {_own(element)} " if len(_own(element)) == 1 else _own(element)
-        case "mspace":
-            return " "
-    pieces = [element.text or ""] if name in {"mi", "mn", "mtext", "ms", "t"} else []
-    return "".join(pieces) + "".join(parts)
+            text = f"{inside}; "
+        case _:
+            text = "".join(parts)
+    return text
 
 
 def _name(element: Any) -> str:
     return str(element.tag).rpartition("}")[2].rpartition(":")[2]
-
-
-def _own(element: Any) -> str:
-    return (element.text or "").strip()
 
 
 def _property(element: Any, name: str, default: str) -> str:
@@ -78,7 +84,6 @@ _SHAPES: dict[str, tuple[int, Callable[[list[str]], str]]] = {
     "sSub": (2, lambda p: f"{p[0].strip()}_{_group(p[1])}"),
     "msubsup": (3, lambda p: f"{p[0].strip()}_{_group(p[1])}^{_group(p[2])}"),
     "sSubSup": (3, lambda p: f"{p[0].strip()}_{_group(p[1])}^{_group(p[2])}"),
-    "msqrt": (1, lambda p: f"√({''.join(p).strip()})"),
     "mroot": (2, lambda p: f"root_{_group(p[1])}({p[0].strip()})"),
     "rad": (2, lambda p: (f"root_{_group(p[0])}" if p[0].strip() else "√") + f"({p[1].strip()})"),
     "mover": (2, lambda p: f"{_ACCENTS.get(p[1].strip(), '^' + _group(p[1]))}{p[0].strip()}"),

@@ -216,6 +216,8 @@ class OdtReader:
             if child.tag == f"{_TEXT}h":
                 level = int(child.get(f"{_TEXT}outline-level", "1"))
                 self._sections.heading(level, self._inline(child))
+            elif child.get(f"{_TEXT}style-name") == "Title":
+                self._sections.heading(1, self._inline(child))
             elif child.tag == f"{_TEXT}p":
                 text = self._inline(child).strip()
                 self._sections.paragraph(prefix + text if text else "")

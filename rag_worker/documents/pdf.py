@@ -26,6 +26,7 @@ _HEADING_LEVELS = 4
 _LONG_HEADING = 45
 """A heading with fewer letters was not broken at the margin: the next one is another."""
 _BULLETS = ("•", "–", "▪", "◦", "‣", "- ")
+_ENDS_IN_NUMBER = re.compile(r"[^\W\d].*?[\s.](\d{1,4})$")
 _SOFT_HYPHEN = "\u00ad"
 _PDFIUM_HYPHEN = "\ufffe"
 _PAGE_NUMBER = re.compile(
@@ -68,8 +69,10 @@ def load_pdf(path: Path, sections: Sections, max_pages: int) -> tuple[int, list[
             for index, lines in enumerate(pages)
             if not lines and _shows_something(document, index)
         ]
-    _drop_running_lines(pages)
-    levels = _heading_levels(pages)
+    text_size = _text_size(pages)
+    _drop_running_lines(pages, text_size)
+    pages = [[] if _is_contents(lines, count) else lines for lines in pages]
+    levels = _heading_levels(pages, text_size)
     for number, lines in enumerate(pages, start=1):
         sections.page(number)
         _add_page(lines, levels, sections)
@@ -127,11 +130,22 @@ def _shows_something(document: pypdfium2.PdfDocument, index: int) -> bool:
         return True
 
 
-def _drop_running_lines(pages: list[list[_Line]]) -> None:
+def _text_size(pages: list[list[_Line]]) -> float:
+    """The font size that most of the text is set in."""
+    letters: Counter[float] = Counter()
+    for lines in pages:
+        for line in lines:
+            letters[line.size] += len(line.text)
+    return letters.most_common(1)[0][0] if letters else 0.0
+
+
+def _drop_running_lines(pages: list[list[_Line]], text_size: float) -> None:
     """Remove page numbers, and lines that most pages repeat at their top or bottom."""
 
     def shape(line: _Line) -> str:
-        return re.sub(r"\d+", "#", line.text.casefold())
+        text = line.text.casefold()
+        # "Page 3" runs through the document; a large "Unit 3" is a heading.
+        return text if line.size > text_size * _LARGER else re.sub(r"\d+", "#", text)
 
     edges = Counter(
         edge
@@ -149,21 +163,25 @@ def _drop_running_lines(pages: list[list[_Line]]) -> None:
                     del lines[at]
 
 
-def _heading_levels(pages: list[list[_Line]]) -> dict[float, int]:
+def _is_contents(lines: list[_Line], pages: int) -> bool:
+    """Whether a page is a table of contents: its lines end in page numbers that only grow."""
+    numbers = [int(match[1]) for line in lines if (match := _ENDS_IN_NUMBER.search(line.text))]
+    return (
+        len(numbers) >= 5
+        and len(numbers) >= 0.7 * len(lines)
+        and numbers == sorted(numbers)
+        and numbers[-1] <= pages + numbers[0]
+    )
+
+
+def _heading_levels(pages: list[list[_Line]], text_size: float) -> dict[float, int]:
     """Which font sizes are headings: the sizes above the text's, the largest is level 1."""
-    letters: Counter[float] = Counter()
-    for lines in pages:
-        for line in lines:
-            letters[line.size] += len(line.text)
-    if not letters:
-        return {}
-    body = letters.most_common(1)[0][0]
     larger = sorted(
         {
             line.size
             for lines in pages
             for line in lines
-            if line.size > body * _LARGER and _may_be_heading(line.text)
+            if line.size > text_size * _LARGER and _may_be_heading(line.text)
         },
         reverse=True,
     )

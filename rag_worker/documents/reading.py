@@ -42,20 +42,8 @@ def read_file(path: Path, name: str, limits: Limits) -> FileText:
 
     Never raises for what the file holds: an unreadable file is one with a ``problem``.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        return FileText([], problem=f"{path.suffix} files are not read: save it as PDF.")
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        return FileText([], problem=f"It cannot be opened ({error.strerror}).")
-    if size == 0:
-        return FileText([], problem="The file is empty.")
-    if size > limits.max_mb * 2**20:
-        return FileText(
-            [],
-            problem=f"It has {size / 2**20:.0f} MB and DOCUMENT_MAX_MB is {limits.max_mb:g}: "
-            "split the file or leave its pictures out.",
-        )
+    if refusal := _refusal(path, limits):
+        return FileText([], problem=refusal)
     request = {
         "path": str(path),
         "name": name,
@@ -91,3 +79,21 @@ def read_file(path: Path, name: str, limits: Limits) -> FileText:
         Document(page_content=text, metadata=metadata) for text, metadata in answer["documents"]
     ]
     return FileText(documents, answer["pages"], answer["problem"])
+
+
+def _refusal(path: Path, limits: Limits) -> str | None:
+    """Why the file is not even opened."""
+    if path.suffix.lower() not in SUFFIXES:
+        return f"{path.suffix} files are not read: save it as PDF."
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return f"It cannot be opened ({error.strerror})."
+    if size == 0:
+        return "The file is empty."
+    if size > limits.max_mb * 2**20:
+        return (
+            f"It has {size / 2**20:.0f} MB and DOCUMENT_MAX_MB is {limits.max_mb:g}: "
+            "split the file or leave its pictures out."
+        )
+    return None

@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from jose import jwt
 from pymongo.asynchronous.database import AsyncDatabase
 from sqlalchemy import create_engine, text
 
 from core.mails import AccountMails
-from tests.api_client import PASSWORD, log_in, register, running_app, settings_for
+from tests.api_client import PASSWORD, SECRET_KEY, log_in, register, running_app, settings_for
 
 USER = {"email": "ana@uni.test", "username": "ana", "password": PASSWORD}
 
@@ -130,6 +131,45 @@ async def test_disabling_an_account_ends_its_logins(
     response = await client.get("/questions", headers=login)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
+
+
+CLAIMS = {"sub": "1", "ver": 1, "typ": "access", "iss": "consulta", "aud": "consulta-api"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exp": None},
+        {"iat": None},
+        {"iss": None},
+        {"iss": "another"},
+        {"aud": None},
+        {"aud": "another"},
+        {"typ": None},
+        {"typ": "refresh"},
+        {"sub": None},
+        {"sub": "2"},
+        {"sub": "x"},
+        {"ver": None},
+        {"ver": 2},
+        {"ver": True},
+        {"exp": 1},
+    ],
+)
+async def test_token_that_is_not_quite_right_is_refused(
+    client: httpx.AsyncClient, change: dict[str, Any]
+) -> None:
+    await register(client)
+    now = int(time.time())
+    right = {**CLAIMS, "iat": now, "exp": now + 60}
+    wrong = {name: value for name, value in {**right, **change}.items() if value is not None}
+    for claims, key, status in (
+        (right, SECRET_KEY, 200),
+        (wrong, SECRET_KEY, 401),
+        (right, SECRET_KEY[::-1], 401),
+    ):
+        headers = {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm='HS256')}"}
+        assert (await client.get("/questions", headers=headers)).status_code == status
 
 
 async def test_changing_the_password_ends_older_logins_and_gives_a_new_one(

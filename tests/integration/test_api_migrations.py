@@ -3,14 +3,14 @@
 import io
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import create_engine, event, inspect
 
 from api.migrations import alembic_config, migrate
 from core.settings import Settings
@@ -57,13 +57,16 @@ def test_processes_that_start_at_once_do_not_collide(tmp_path: Path) -> None:
 
 def test_interrupted_migration_leaves_nothing_half_done(tmp_path: Path) -> None:
     engine = create_user_engine(_settings(tmp_path))
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE worker_tokens (in_the_way INTEGER)"))
-    with pytest.raises(OperationalError, match="already exists"):
+
+    def interrupt(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "CREATE TABLE IF NOT EXISTS worker_tokens" in statement:
+            raise InterruptedError
+
+    event.listen(engine, "before_cursor_execute", interrupt)
+    with pytest.raises(InterruptedError):
         migrate(engine)
-    assert inspect(engine).get_table_names() == ["worker_tokens"]
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE worker_tokens"))
+    assert inspect(engine).get_table_names() == []
+    event.remove(engine, "before_cursor_execute", interrupt)
     migrate(engine)
     assert set(inspect(engine).get_table_names()) >= {"users", "worker_tokens"}
     engine.dispose()

@@ -100,7 +100,10 @@ async def test_odd_idempotency_key_is_refused(client: httpx.AsyncClient, key: st
     response = await client.post(
         "/questions",
         json={"input": "¿?"},
-        headers=[*login.items(), ("Idempotency-Key", key.encode())],  # type: ignore[list-item]
+        headers={
+            b"Authorization": login["Authorization"].encode(),
+            b"Idempotency-Key": key.encode(),
+        },
     )
     assert response.status_code == 422
 

@@ -1,6 +1,7 @@
 """What the mail server answers decides what becomes of an e-mail."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
 from email.message import EmailMessage
@@ -104,9 +105,9 @@ async def test_server_that_is_away_is_the_servers_fault() -> None:
 )
 async def test_what_does_not_speak_smtp_is_the_servers_fault(greeting: bytes) -> None:
     async def speak(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(greeting)
-        await writer.drain()
-        writer.close()
+        with contextlib.closing(writer):
+            writer.write(greeting)
+            await writer.drain()
 
     async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -224,19 +225,18 @@ async def test_required_starttls_that_is_not_offered_is_the_servers_fault() -> N
 
 async def test_server_that_never_says_goodbye_does_not_hold_up_an_accepted_message() -> None:
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 hello\r\n")
-        is_data = False
-        while line := await reader.readline():
-            if is_data:
-                is_data = line != b".\r\n"
+        with contextlib.closing(writer):
+            writer.write(b"220 hello\r\n")
+            is_data = False
+            while line := await reader.readline():
                 if is_data:
-                    continue
-            elif line.startswith(b"QUIT"):
-                continue
-            elif line.startswith(b"DATA"):
-                is_data = True
-            writer.write(b"354 go\r\n" if is_data else b"250 OK\r\n")
-        writer.close()
+                    is_data = line != b".\r\n"
+                    reply = b"" if is_data else b"250 OK\r\n"
+                elif line.startswith(b"DATA"):
+                    is_data, reply = True, b"354 go\r\n"
+                else:
+                    reply = b"" if line.startswith(b"QUIT") else b"250 OK\r\n"
+                writer.write(reply)
 
     async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]

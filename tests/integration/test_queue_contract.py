@@ -21,6 +21,7 @@ from core.questions import (
     QuestionState,
     RetryPolicy,
     Source,
+    TooManyWaitingError,
 )
 from core.settings import Settings
 
@@ -294,6 +295,25 @@ async def test_idempotency_key_belongs_to_one_student_and_one_text(queue: Questi
     assert first.question.id != other.question.id
     with pytest.raises(IdempotencyConflictError):
         await queue.enqueue(input="c", email="a@uni.test", user_id=1, **key)
+
+
+async def test_student_with_too_many_waiting_is_refused_but_may_repeat_an_accepted_one(
+    queue: QuestionQueue,
+) -> None:
+    async def once(text: str, user: int = 1) -> Question:
+        enqueued = await queue.enqueue(
+            input=text, email="a@uni.test", user_id=user, idempotency_key=text, most_waiting=2
+        )
+        return enqueued.question
+
+    first, _ = await once("a"), await once("b")
+    with pytest.raises(TooManyWaitingError):
+        await once("c")
+    assert (await once("a")).id == first.id
+    await once("c", user=2)
+    claim = await claimed(queue)
+    await queue.complete(claim.id, claim.claims, ANSWER)
+    await once("c")
 
 
 async def test_place_counts_the_unanswered_questions_before_it(

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,19 +70,22 @@ class Department:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def wait_until_ready(self) -> None:
-        """Return when the API and all it needs answer."""
+        """Return when the API and all it needs answer, and every process lives."""
+        for name, process in self.processes.items():
+            assert process.poll() is None, self.log(name)
         eventually(
             lambda: httpx.get(f"{self.api_url}/health/ready").is_success, 60, "The API's start"
         )
 
-    def student(self, name: str) -> httpx.Client:
-        """A new student's session; close it."""
-        client = httpx.Client(base_url=self.api_url, timeout=30)
-        account = {"username": name, "email": f"{name}@uni.test", "password": PASSWORD}
-        assert client.post("/user", json=account).status_code == 201
-        login = client.post("/login", data={"username": name, "password": PASSWORD})
-        client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
-        return client
+    @contextmanager
+    def student(self, name: str) -> Iterator[httpx.Client]:
+        """The session of a new student who has logged in."""
+        with httpx.Client(base_url=self.api_url, timeout=30) as client:
+            account = {"username": name, "email": f"{name}@uni.test", "password": PASSWORD}
+            assert client.post("/user", json=account).status_code == 201
+            login = client.post("/login", data={"username": name, "password": PASSWORD})
+            client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
+            yield client
 
     def answered(self, client: httpx.Client, number: int, seconds: float = 120) -> dict[str, Any]:
         """The question once its e-mail is sent."""
@@ -101,15 +106,45 @@ class Department:
         return [message for _, message in sorted(found, key=lambda pair: -pair[0])]
 
 
+class _IdleModel(BaseHTTPRequestHandler):
+    """A model server that is there and must not be asked to write."""
+
+    def do_GET(self) -> None:
+        body = b'{"object": "list", "data": []}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def idle_model() -> Iterator[str]:
+    """Run it in a thread; gives its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _IdleModel) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
 @contextmanager
 def department(
     folder: Path, *, documents: Path = COURSE, **environment: str
 ) -> Iterator[Department]:
-    """A department with its queue and its mailbox running; the test starts the services."""
+    """A department with its queue and its mailbox running; the test starts the services.
+
+    Its model writes English only, and is not there to write: questions in Spanish are answered
+    with quoted passages. ``environment`` overrides any setting.
+    """
     api_port, smtp_port, mailbox_port = (servers.free_port() for _ in range(3))
     passwords = folder / "passwords.json"
     passwords.write_text('{"forgot_password": "", "smtp_password": "", "imap_password": ""}')
-    with servers.nx_27017(folder) as mongo_url:
+    with servers.nx_27017(folder) as mongo_url, idle_model() as model_url:
         settings: Mapping[str, str] = {
             "DATABASE_URL": f"sqlite:///{folder / 'users.sqlite'}",
             "MONGO_URL": mongo_url,
@@ -123,6 +158,9 @@ def department(
             "SMTP_TLS": "none",
             "SMTP_USERNAME": "consulta@uni.test",
             "PASSWORDS_FILE": str(passwords),
+            "LLM_LANGUAGES": "en",
+            "LLM_MODEL": "openai:none",
+            "OPENAI_BASE_URL": model_url,
             "POLL_SECONDS": "0.1",
             **environment,
         }

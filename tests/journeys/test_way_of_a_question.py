@@ -8,15 +8,11 @@ import httpx
 
 from tests.journeys.department import COURSE, PASSWORD, department, eventually
 
-SPANISH_ONLY_QUOTES = {"LLM_LANGUAGES": "en", "LLM_MODEL": "openai:none"}
-"""For questions in Spanish: passages are quoted and no model is asked."""
-NO_MODEL = {**SPANISH_ONLY_QUOTES, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
-
 
 def test_question_asked_through_the_api_arrives_as_an_email_with_file_and_page(
     tmp_path: Path,
 ) -> None:
-    with department(tmp_path, **NO_MODEL) as uni:
+    with department(tmp_path) as uni:
         for service in ("api", "worker", "mailer"):
             uni.start(service)
         uni.wait_until_ready()
@@ -41,7 +37,7 @@ def test_question_asked_through_the_api_arrives_as_an_email_with_file_and_page(
 
 
 def test_forgotten_password_arrives_by_email_and_lets_in_once(tmp_path: Path) -> None:
-    with department(tmp_path, **NO_MODEL) as uni:
+    with department(tmp_path) as uni:
         uni.start("api")
         uni.start("mailer")
         uni.wait_until_ready()
@@ -76,7 +72,7 @@ def test_changed_and_deleted_documents_are_noticed_without_a_restart(tmp_path: P
     (documents / "normas.md").write_text(
         "# Normas\n\nLa biblioteca del departamento abre de nueve a catorce horas.\n"
     )
-    with department(tmp_path, documents=documents, RESCAN_SECONDS="0.5", **NO_MODEL) as uni:
+    with department(tmp_path, documents=documents, RESCAN_SECONDS="0.5") as uni:
         for service in ("api", "worker", "mailer"):
             uni.start(service)
         uni.wait_until_ready()
@@ -101,7 +97,7 @@ def test_changed_and_deleted_documents_are_noticed_without_a_restart(tmp_path: P
 
 def test_killed_processes_lose_nothing_and_answer_nothing_twice(tmp_path: Path) -> None:
     questions = [f"¿Cuánto vale la tensión umbral del diodo? ({n})" for n in range(200)]
-    with department(tmp_path, LEASE_SECONDS="5", **NO_MODEL) as uni:
+    with department(tmp_path, LEASE_SECONDS="5") as uni:
         for name, service in (
             ("api", "api"),
             ("worker-1", "worker"),
@@ -138,7 +134,7 @@ def test_killed_processes_lose_nothing_and_answer_nothing_twice(tmp_path: Path) 
 def test_documents_folder_that_is_moved_away_loses_no_question(tmp_path: Path) -> None:
     documents = tmp_path / "documents"
     shutil.copytree(COURSE, documents)
-    with department(tmp_path, documents=documents, RESCAN_SECONDS="0.5", **NO_MODEL) as uni:
+    with department(tmp_path, documents=documents, RESCAN_SECONDS="0.5") as uni:
         for service in ("api", "worker", "mailer"):
             uni.start(service)
         uni.wait_until_ready()

@@ -81,12 +81,19 @@ HEADERS = {
     "MIME-Version",
     "Content-Type",
 }
-# Everything that UTF-8 can hold, lone surrogates too, and what headers and markup are made of.
-TEXTS = st.text() | st.text(
-    st.sampled_from(
-        list("aé€😀 \r\n\t\x00\x0b\x85\u2028\u202e\ud800<>&\"'`:=?_[](){}|*#-@,;.%$\\/")
-    )
-)
+# What headers and markup are made of, and what attacks them.
+PIECES = [
+    *"aé€😀 \r\n\t\x00\x0b\x85\u2028\u202e\ud800<>&\"'`:=?_[](){}|*#-@,;.%$\\/",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<a href='https://evil.example'>",
+    "[a](javascript:alert(1))",
+    "\r\nBcc: x@evil.example\r\n\r\n",
+    "=?utf-8?q?=0D=0ABcc:_x=40evil.example?=",
+    "{{ 7 * 7 }}",
+    "{0.__class__}",
+]
+TEXTS = st.text() | st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 
 
 def received(message: EmailMessage) -> EmailMessage:
@@ -172,6 +179,15 @@ def test_headers_are_those_of_an_automatic_reply() -> None:
     assert message["Message-ID"].endswith("@uni.example>")
     assert "17" in message["Subject"]
     assert "¿Qué es la tensión de corte de un JFET?" in message["Subject"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["0" * 75 + ", x@evil.example", '"Course" <x@evil.example>', "Física (grupo A), " * 6, ".", ""],
+)
+def test_course_name_cannot_change_the_sender(name: str) -> None:
+    message = received(answer_message(QUESTION, replace(LETTERHEAD, course_name=name)))
+    assert [address.addr_spec for address in message["From"].addresses] == [LETTERHEAD.sender]
 
 
 def test_copies_share_one_message_id_and_different_mails_have_their_own() -> None:
@@ -295,7 +311,7 @@ def test_any_text_in_any_field_arrives_and_injects_nothing(
     assert set(message.keys()) == HEADERS
     assert len(message.keys()) == len(HEADERS)
     assert str(message["Subject"]) == str(composed["Subject"])
-    assert str(message["From"].addresses[0].addr_spec) == LETTERHEAD.sender
+    assert [address.addr_spec for address in message["From"].addresses] == [LETTERHEAD.sender]
     assert [address.addr_spec for address in message["To"].addresses] == ["ana@uni.example"]
     kinds = [part.get_content_type() for part in message.walk()]
     assert kinds == ["multipart/alternative", "text/plain", "text/html"]

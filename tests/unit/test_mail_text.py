@@ -31,6 +31,7 @@ def test_one_line_is_one_printable_line_within_its_limit(text: str, limit: int) 
     [
         ("a\r\nBcc: x@evil.example", "a Bcc: x@evil.example"),
         ("a\u2028b\x85c\x0bd", "a b c d"),
+        ("=?utf-8?q?=0D=0ABcc:?=", "= ?utf-8?q?=0D=0ABcc:?="),
         ("gpj.\u202egpj.exe", "gpj.gpj.exe"),
         ("one two three four", "one two…"),
         ("x" * 40, "x" * 11 + "…"),

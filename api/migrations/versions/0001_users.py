@@ -13,7 +13,7 @@ def _exact(length: int) -> sa.String:
 
 
 def upgrade() -> None:
-    """Create the tables."""
+    """Create the tables; MySQL keeps those of an attempt that was interrupted."""
     op.create_table(
         "users",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("is_staff", sa.Boolean, nullable=False),
         sa.Column("is_active", sa.Boolean, nullable=False),
         sa.Column("created", sa.DateTime, nullable=False),
+        if_not_exists=True,
     )
     op.create_table(
         "worker_tokens",
@@ -36,6 +37,7 @@ def upgrade() -> None:
         sa.Column("name", _exact(50), nullable=False, unique=True),
         sa.Column("token_hash", sa.String(64), nullable=False, unique=True),
         sa.Column("created", sa.DateTime, nullable=False),
+        if_not_exists=True,
     )
 
 

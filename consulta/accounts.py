@@ -1,0 +1,116 @@
+"""Accounts and workers' tokens, from the command line."""
+
+import contextlib
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.migrations import migrate
+from api.schemas import NewUser
+from core.settings import Settings
+from core.users import EmailTakenError, UsernameTakenError, UserRepository, create_user_engine
+
+
+class AccountError(Exception):
+    """It could not be done; one sentence says why."""
+
+
+@contextlib.contextmanager
+def _users(settings: Settings) -> Iterator[UserRepository]:
+    try:
+        engine = create_user_engine(settings)
+        try:
+            migrate(engine)
+            yield UserRepository(engine)
+        finally:
+            engine.dispose()
+    except SQLAlchemyError as error:
+        raise AccountError(
+            f"The users' database does not answer ({type(error).__name__}): start the service "
+            "with `consulta up`, or check DATABASE_URL or the DB_ settings."
+        ) from None
+
+
+def create_user(
+    settings: Settings, username: str, email: str, password: str, *, is_staff: bool
+) -> None:
+    """Create an account.
+
+    Raises:
+        AccountError: a value is not allowed, or is taken.
+    """
+    try:
+        account = NewUser(username=username, email=email, password=password)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise AccountError(f"The {first['loc'][0]} {first['msg']}.") from None
+    with _users(settings) as users:
+        try:
+            users.register(**account.model_dump(), is_staff=is_staff)
+        except EmailTakenError:
+            raise AccountError(f"The address {email} has an account already.") from None
+        except UsernameTakenError:
+            raise AccountError(f"The user name {username} is taken.") from None
+
+
+def show_users(terminal: Console, settings: Settings) -> None:
+    """Print the accounts and the workers' tokens."""
+    with _users(settings) as users:
+        accounts = Table("id", "user name", "e-mail", "kind", "state", "since", title="Accounts")
+        for user in users.all():
+            accounts.add_row(
+                str(user.id),
+                user.username,
+                user.email,
+                "staff" if user.is_staff else "student",
+                "active" if user.is_active else "[red]disabled",
+                f"{user.created:%Y-%m-%d}",
+            )
+        terminal.print(accounts)
+        tokens = Table("name", "since", title="Workers' tokens")
+        for token in users.worker_tokens():
+            tokens.add_row(token.name, f"{token.created:%Y-%m-%d}")
+        if tokens.row_count:
+            terminal.print(tokens)
+
+
+def set_active(settings: Settings, identifier: str, *, active: bool) -> None:
+    """Disable or enable an account.
+
+    Raises:
+        AccountError: there is none.
+    """
+    with _users(settings) as users:
+        user = users.find(identifier)
+        if user is None:
+            raise AccountError(f"Nobody is called {identifier}: `consulta users list` shows all.")
+        users.set_active(user.id, active)
+
+
+def create_worker_token(settings: Settings, name: str) -> str:
+    """A new worker's token.
+
+    Raises:
+        AccountError: the name is taken.
+    """
+    with _users(settings) as users:
+        try:
+            return users.create_worker_token(name)
+        except UsernameTakenError:
+            raise AccountError(
+                f"A token {name} exists: choose another name, or end it with --revoke."
+            ) from None
+
+
+def revoke_worker_token(settings: Settings, name: str) -> None:
+    """End a worker's token.
+
+    Raises:
+        AccountError: there is none of this name.
+    """
+    with _users(settings) as users:
+        if not users.revoke_worker_token(name):
+            raise AccountError(f"There is no token {name}: `consulta users list` shows all.")

@@ -1,0 +1,82 @@
+"""The queue from the command line: at a glance, exported, an answer sent again."""
+
+import contextlib
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from consulta.export import jsonl
+from consulta.services import stores
+from core.questions import QuestionState
+from core.settings import Settings
+
+_STATE_HELP = {
+    QuestionState.WAITING: "for a worker",
+    QuestionState.ANSWERING: "a worker is at it",
+    QuestionState.ANSWERED: "the e-mail is to be sent",
+    QuestionState.SENT: "done",
+    QuestionState.UNDELIVERABLE: "refused for good: `consulta requeue NUMBER` tries again",
+}
+
+
+async def show_status(terminal: Console, settings: Settings) -> None:
+    """Print the queue by state, the oldest waiting question, the pace and the last errors."""
+    async with stores(settings) as opened:
+        status = await opened.queue.status()
+    table = Table("state", "questions", "", title="Questions")
+    for state in QuestionState:
+        table.add_row(state, str(status.by_state[state]), _STATE_HELP[state])
+    terminal.print(table)
+    if status.failed:
+        terminal.print(f"[yellow]{status.failed} were answered with an apology.")
+    if status.oldest_waiting:
+        age = datetime.now(UTC) - status.oldest_waiting
+        terminal.print(
+            f"The oldest unanswered question has waited {_duration(age.total_seconds())}."
+        )
+    pace = status.pace.seconds_per_answer
+    if pace is None:
+        terminal.print("No answer yet, so the pace is not known.")
+    else:
+        terminal.print(
+            f"Pace: {_duration(pace)} an answer; "
+            f"{status.by_state[QuestionState.ANSWERING]} worked on now."
+        )
+    if status.last_errors:
+        errors = Table("question", "asked", "state", "error", title="Last errors")
+        for question in status.last_errors:
+            errors.add_row(
+                str(question.id),
+                f"{question.date.astimezone():%Y-%m-%d %H:%M}",
+                question.state,
+                question.error,
+            )
+        terminal.print(errors)
+
+
+async def requeue_answer(settings: Settings, number: int) -> bool:
+    """Send an undeliverable answer again; False when it is not undeliverable."""
+    async with stores(settings) as opened:
+        return await opened.queue.requeue_mail(number)
+
+
+async def export_questions(settings: Settings, output: Path | None, *, personal_data: bool) -> int:
+    """Write the answered questions as JSON lines; returns how many."""
+    count = 0
+    async with contextlib.AsyncExitStack() as closing:
+        opened = await closing.enter_async_context(stores(settings))
+        stream = closing.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
+        async for line in jsonl(opened.queue.all(), personal_data=personal_data):
+            stream.write(f"{line}\n")
+            count += 1
+    return count
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.0f} min" if minutes < 90 else f"{hours:.1f} h"
