@@ -178,7 +178,7 @@ def main() -> None:
     vectors = embed(passages, arguments.cache)
     model = KnownQuestions()
     index = generation(passages, vectors)
-    print(f"{len(passages)} passages, {len(questions.texts)} questions")
+    print(f"{len(passages)} passages, {len(questions.texts)} questions", flush=True)
     print_recall(index, questions, model, language)
     whole = Retriever(index, model)
     with_answer = np.array([evidence(whole, text, language) for text in questions.texts])

@@ -131,7 +131,7 @@ class Lane(Generic[MailT]):
                 reply = await self._sender.send(message, mail.email)
         except ServerError as error:
             seconds = self._close_server(str(error))
-            await self._postpone(mail, str(error), seconds)
+            await self._postpone(mail, str(error), seconds, counts=False)
             return
         except TemporaryError as error:
             attempt = mail.mail_attempts + 1
@@ -157,7 +157,9 @@ class Lane(Generic[MailT]):
             reason = f"The e-mail cannot be written: {type(error).__name__}: {error}"
             raise UndeliverableError(one_line(reason, REASON_LIMIT)) from error
 
-    async def _postpone(self, mail: MailT, reason: str, seconds: float) -> None:
+    async def _postpone(
+        self, mail: MailT, reason: str, seconds: float, *, counts: bool = True
+    ) -> None:
         self._log.info(
             "postponed",
             to=_domain(mail),
@@ -166,7 +168,9 @@ class Lane(Generic[MailT]):
             seconds=seconds,
         )
         await self._record(
-            lambda: self._store.outbox.retry(mail.id, mail.mail_claims, after=seconds, error=reason)
+            lambda: self._store.outbox.retry(
+                mail.id, mail.mail_claims, after=seconds, error=reason, counts=counts
+            )
         )
 
     async def _give_up(self, mail: MailT, reason: str) -> None:

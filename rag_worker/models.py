@@ -35,6 +35,12 @@ class LanguageModel:
         self._settings = settings
         self._provider, _, self._name = settings.llm_model.partition(":")
         self._chat: BaseChatModel | None = None
+        self._connections: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Close the connections that are kept open between questions."""
+        if self._connections is not None:
+            await self._connections.aclose()
 
     async def check(self) -> None:
         """Return when the server answers and has the model.
@@ -118,12 +124,15 @@ class LanguageModel:
             )
         from langchain_openai import ChatOpenAI  # noqa: PLC0415
 
+        # Its own: the library's default is shared by the whole process and never closed.
+        self._connections = httpx.AsyncClient(timeout=timeout)
         return ChatOpenAI(
             model=self._name,
             base_url=settings.openai_base_url,
             api_key=settings.openai_api_key,
             temperature=0,
             max_completion_tokens=settings.llm_max_tokens,
+            http_async_client=self._connections,
             timeout=timeout,
             max_retries=0,  # the queue retries
         )

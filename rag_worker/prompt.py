@@ -71,7 +71,8 @@ def _assemble(
     blocks = [_instructions()]
     for number, (passage, text) in enumerate(zip(passages, texts, strict=True), start=1):
         place = f"{passage.file} › {passage.heading}" if passage.heading else passage.file
-        blocks.append(f'<passage number="{number}">\n[{_data(place)}]\n{_data(text)}\n</passage>')
+        place = _data(place).replace('"', "'")
+        blocks.append(f'<passage number="{number}" from="{place}">\n{_data(text)}\n</passage>')
     blocks.append(
         f"<question>\n{_data(question)}\n</question>\n\n"
         f"Answer the question in {_LANGUAGE_NAMES[language]}, from the passages alone."

@@ -53,6 +53,7 @@ async def run_worker(settings: Settings, queue: QuestionQueue, stop: asyncio.Eve
             for task in answering:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
+            await worker.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -95,6 +96,10 @@ class Worker:
         self._model_backoff = _Backoff()
         self._queue_backoff = _Backoff()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def close(self) -> None:
+        """Close what is open between questions."""
+        await self._model.close()
 
     async def process_next(self) -> bool:
         """Answer the oldest question; False when there is none or nothing can be answered yet."""

@@ -11,6 +11,7 @@ SUPPORTED_SHARE = 0.6
 """So much of a sentence's own words (those not in the question) must stand in the passage."""
 _CITATION = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]", re.I)
 _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")
+_PROMPT_TAG = re.compile(r"</?(?:passage|question)[^>\n]*>?")  # small models copy them
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+")
 _ABSTENTION = re.compile(r"not in the documents", re.IGNORECASE)
@@ -105,6 +106,7 @@ def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bo
 
 def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
     """The sentences without their marks, and the passages each cites, counted from 0."""
+    answer = _PROMPT_TAG.sub("\n", answer)
     answer = _AFTER_STOP.sub(lambda match: f"{match[2]}{match[1]}", answer)
     found = []
     for begin, end in sentences(answer):

@@ -1,6 +1,7 @@
 """The real processes of a department's server, on loopback, for tests to use and to kill."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,7 +111,8 @@ class _IdleModel(BaseHTTPRequestHandler):
     """A model server that is there and must not be asked to write."""
 
     def do_GET(self) -> None:
-        body = b'{"object": "list", "data": []}'
+        # The list of models, empty, as OpenAI-compatible servers and Ollama put it.
+        body = b'{"object": "list", "data": [], "models": []}'
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -122,29 +124,32 @@ class _IdleModel(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def idle_model() -> Iterator[str]:
-    """Run it in a thread; gives its address."""
+def model_server() -> Iterator[str]:
+    """A model server in a thread; gives its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _IdleModel) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
 
 
 @contextmanager
 def department(
-    folder: Path, *, documents: Path = COURSE, **environment: str
+    folder: Path, *, documents: Path = COURSE, index: Path | None = None, **environment: str
 ) -> Iterator[Department]:
     """A department with its queue and its mailbox running; the test starts the services.
 
     Its model writes English only, and is not there to write: questions in Spanish are answered
-    with quoted passages. ``environment`` overrides any setting.
+    with quoted passages. ``index`` is one made from ``documents`` before; ``environment``
+    overrides any setting.
     """
     api_port, smtp_port, mailbox_port = (servers.free_port() for _ in range(3))
     passwords = folder / "passwords.json"
     passwords.write_text('{"forgot_password": "", "smtp_password": "", "imap_password": ""}')
-    with servers.nx_27017(folder) as mongo_url, idle_model() as model_url:
+    if index:
+        shutil.copytree(index, folder / "index")
+    with servers.nx_27017(folder) as mongo_url, model_server() as model_url:
         settings: Mapping[str, str] = {
             "DATABASE_URL": f"sqlite:///{folder / 'users.sqlite'}",
             "MONGO_URL": mongo_url,
@@ -160,7 +165,7 @@ def department(
             "PASSWORDS_FILE": str(passwords),
             "LLM_LANGUAGES": "en",
             "LLM_MODEL": "openai:none",
-            "OPENAI_BASE_URL": model_url,
+            "OPENAI_BASE_URL": f"{model_url}/v1",
             "POLL_SECONDS": "0.1",
             **environment,
         }
