@@ -98,15 +98,11 @@ def plan_layout(data: Path, api_port: int, mailbox_port: int) -> Layout:
         StackError: the folder cannot be written, the disk is full, or a port is taken.
     """
     data = data.absolute()
-    try:
+    with _usable(data):
         for folder in (data, data / "log", data / "queue"):
             folder.mkdir(parents=True, exist_ok=True)
         data.chmod(0o700)
         free_mb = shutil.disk_usage(data).free // 2**20
-    except OSError as error:
-        raise StackError(
-            f"The folder {data} cannot be used ({error.strerror}): choose another with --data."
-        ) from None
     if free_mb < LEAST_FREE_MB:
         raise StackError(
             f"The disk with {data} has {free_mb} MB left and {LEAST_FREE_MB} are needed: "
@@ -127,10 +123,12 @@ def exclusive(data: Path) -> Iterator[None]:
     """Hold the data folder, so that no second stack starts on it.
 
     Raises:
-        StackError: another one runs from this folder.
+        StackError: another one runs from this folder, or it cannot be made.
     """
-    data.mkdir(parents=True, exist_ok=True)
-    with (data / "up.lock").open("a+") as lock:
+    with _usable(data):
+        data.mkdir(parents=True, exist_ok=True)
+        opened = (data / "up.lock").open("a+")
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -143,6 +141,16 @@ def exclusive(data: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+@contextlib.contextmanager
+def _usable(data: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StackError(
+            f"The folder {data} cannot be used ({error.strerror}): choose another with --data."
+        ) from None
 
 
 def choose_model(settings: "Settings", llm_port: int) -> Model:

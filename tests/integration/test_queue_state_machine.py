@@ -131,7 +131,9 @@ class QueueMachine(RuleBasedStateMachine):
         clock_error=st.sampled_from([0, 0, 0, -3, 2]),
     )
     def enqueue(self, text: str, user: int, key: str | None, clock_error: int) -> None:
-        known = [row for row in self.expected.values() if key and (row.user, row.key) == (user, key)]
+        known = [
+            row for row in self.expected.values() if key and (row.user, row.key) == (user, key)
+        ]
         true_time, self.now = self.now, self.after(clock_error)
         ask = self.queue.enqueue(
             input=text, email=f"u{user}@uni.test", user_id=user, idempotency_key=key
