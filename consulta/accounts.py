@@ -5,13 +5,17 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.errors import InvalidInputError
 from api.migrations import migrate
 from api.schemas import NewUser
 from core.settings import Settings
 from core.users import EmailTakenError, UsernameTakenError, UserRepository, create_user_engine
+
+LONGEST_TOKEN_NAME = 50
 
 
 class AccountError(Exception):
@@ -46,7 +50,8 @@ def create_user(
         account = NewUser(username=username, email=email, password=password)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise AccountError(f"The {first['loc'][0]} {first['msg']}.") from None
+        field = (str(first["loc"][0]), first["type"], first.get("ctx", {}))
+        raise AccountError(InvalidInputError([field]).problem()["detail"]) from None
     with _users(settings) as users:
         try:
             users.register(**account.model_dump(), is_staff=is_staff)
@@ -63,8 +68,8 @@ def show_users(terminal: Console, settings: Settings) -> None:
         for user in users.all():
             accounts.add_row(
                 str(user.id),
-                user.username,
-                user.email,
+                escape(user.username),
+                escape(user.email),
                 "staff" if user.is_staff else "student",
                 "active" if user.is_active else "[red]disabled",
                 f"{user.created:%Y-%m-%d}",
@@ -72,7 +77,7 @@ def show_users(terminal: Console, settings: Settings) -> None:
         terminal.print(accounts)
         tokens = Table("name", "since", title="Workers' tokens")
         for token in users.worker_tokens():
-            tokens.add_row(token.name, f"{token.created:%Y-%m-%d}")
+            tokens.add_row(escape(token.name), f"{token.created:%Y-%m-%d}")
         if tokens.row_count:
             terminal.print(tokens)
 
@@ -94,8 +99,12 @@ def create_worker_token(settings: Settings, name: str) -> str:
     """A new worker's token.
 
     Raises:
-        AccountError: the name is taken.
+        AccountError: the name is taken, empty or too long.
     """
+    if not name.isprintable() or not name.strip() or len(name) > LONGEST_TOKEN_NAME:
+        raise AccountError(
+            f"A token's name is one line of 1 to {LONGEST_TOKEN_NAME} characters: gpu-1, say."
+        )
     with _users(settings) as users:
         try:
             return users.create_worker_token(name)

@@ -2,12 +2,14 @@
 
 import asyncio
 import sys
+import unicodedata
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from core.settings import Service, Settings
@@ -15,14 +17,17 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="consulta",
     help="Automatic office hours for a course: questions answered from the course's own documents, "
-    "by e-mail.\n\n`consulta up` starts everything on this machine; the other commands find a "
-    "running stack by themselves, or use the settings in the environment and in `.env`.",
+    "by e-mail.\n\n`consulta up` starts everything on this machine. The other commands find what "
+    "`up` has started by themselves; elsewhere they use the settings in the environment and in "
+    "`.env`.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    pretty_exceptions_show_locals=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 users_app = typer.Typer(
-    help="Accounts of staff and students, and tokens for workers elsewhere.",
+    help="Accounts, and tokens for workers elsewhere.",
     no_args_is_help=True,
 )
 app.add_typer(users_app, name="users", rich_help_panel="For staff")
@@ -33,17 +38,31 @@ errors = Console(stderr=True)
 RUN, STAFF, SERVICES = "Run and ask", "For staff", "Single services"
 
 DataOption = Annotated[
-    Path, typer.Option("--data", envvar="CONSULTA_DATA", help="Folder with everything it keeps.")
+    Path, typer.Option("--data", envvar="CONSULTA_DATA", help="Folder where everything is kept.")
 ]
 DEFAULT_DATA = Path("var")
 ENVIRONMENT_FILE = "consulta.env"
 """Where a running stack leaves its settings for the other commands, in the data folder."""
+LARGEST_NUMBER = 2**53 - 1
+"""The largest number that every client of the queue can hold."""
 _T = TypeVar("_T")
 
 
 def _fail(message: object, code: int = 1) -> NoReturn:
-    errors.print(f"[bold red]consulta:[/] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]consulta:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def _say(message: str) -> None:
+    terminal.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _readable(text: str | None) -> str | None:
+    """Refuse, before a database or a terminal has to, what is no text or steers the terminal."""
+    for character in text or "":
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise typer.BadParameter("it holds bytes that are not readable text.")
+    return text
 
 
 def _settings(service: "Service | None" = None, data: Path = DEFAULT_DATA) -> "Settings":
@@ -56,15 +75,45 @@ def _settings(service: "Service | None" = None, data: Path = DEFAULT_DATA) -> "S
         _fail(error, 2)
 
 
+def _queue_settings(data: Path) -> "Settings":
+    settings = _settings(data=data)
+    if settings.mongo_url is None and settings.mongo_host is None:
+        _fail_without(data, "MONGO_URL nor MONGO_HOST")
+    return settings
+
+
+def _account_settings(data: Path) -> "Settings":
+    settings = _settings(data=data)
+    if settings.database_url is None and settings.db_host is None:
+        _fail_without(data, "DATABASE_URL nor DB_HOST")
+    return settings
+
+
+def _fail_without(data: Path, names: str) -> NoReturn:
+    _fail(
+        f"Nothing runs from the folder {data}, and neither {names} is set: start the service "
+        "with `consulta up`, or set one of them.",
+        2,
+    )
+
+
 def _run_with_queue(command: Coroutine[Any, Any, _T]) -> _T:
-    from pymongo.errors import PyMongoError
+    from pymongo.errors import ConfigurationError, PyMongoError
 
     try:
         return asyncio.run(command)
+    except ConfigurationError:
+        # Without the reason: it may quote a part of the password.
+        _fail(
+            "MONGO_URL or MONGO_HOST is wrong: it does not make a URI such as "
+            "mongodb://user:password@host:27017/, where special characters of a password are "
+            "written as %XX.",
+            2,
+        )
     except PyMongoError as error:
         _fail(
-            f"The queue's database does not answer ({type(error).__name__}): start the service "
-            "with `consulta up`, or check MONGO_URL or MONGO_HOST."
+            f"The queue's database does not answer or refuses ({type(error).__name__}): start the "
+            "service with `consulta up`, or check MONGO_URL or the MONGO_ settings."
         )
 
 
@@ -72,15 +121,20 @@ def _run_with_queue(command: Coroutine[Any, Any, _T]) -> _T:
 def up(
     data: DataOption = DEFAULT_DATA,
     once: Annotated[
-        bool, typer.Option("--once", help="Ask the sample question, show the e-mail, and end.")
+        bool, typer.Option("--once", help="Ask the sample question, show the e-mail, end.")
     ] = False,
-    port: Annotated[int, typer.Option(help="Port of the API and Swagger UI.")] = 8000,
-    mailbox_port: Annotated[int, typer.Option(help="Port of the mailbox page.")] = 8025,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the API and Swagger UI.")
+    ] = 8000,
+    mailbox_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the mailbox page.")
+    ] = 8025,
     question: Annotated[
-        str | None, typer.Option(help="The sample question, instead of the usual one.")
+        str | None,
+        typer.Option(callback=_readable, help="Ask this instead of the usual question."),
     ] = None,
 ) -> None:
-    """Start the whole service on this machine, and keep it running until Ctrl-C.
+    """Start the whole service; Ctrl-C stops it.
 
     Nothing has to be installed or configured: the databases, the mail server and, where no Ollama
     answers, a small language model come along. On the first run a sample student asks a question
@@ -95,8 +149,11 @@ def up(
 
 @app.command(rich_help_panel=RUN)
 def ask(
-    question: Annotated[str, typer.Argument(help="The question, in quotes.", show_default=False)],
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 900,
+    question: Annotated[
+        str,
+        typer.Argument(callback=_readable, help="The question, in quotes.", show_default=False),
+    ],
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer.")] = 900,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
     """Ask as the local sample student and wait for the answer."""
@@ -111,58 +168,82 @@ def ask(
 
 @app.command(rich_help_panel=STAFF)
 def index(data: DataOption = DEFAULT_DATA) -> None:
-    """Read the course documents now and list what was found in each.
+    """Read the course documents now, and list what was found.
 
     A running worker does the same by itself when a file changes.
     """
     from consulta.show_index import show_index
+    from rag_worker.indexing import IndexingError
 
-    raise typer.Exit(show_index(terminal, _settings(data=data)))
+    settings = _settings(data=data)
+    if settings.document_location is None:
+        _fail("The setting DOCUMENT_LOCATION is missing: folder with the course documents.", 2)
+    try:
+        show_index(terminal, settings)
+    except IndexingError as error:
+        _fail(error)
 
 
 @app.command(rich_help_panel=STAFF)
 def status(data: DataOption = DEFAULT_DATA) -> None:
-    """Show the queue: how many questions in each state, the oldest, the pace, the last errors."""
+    """Show the queue at a glance.
+
+    How many questions are in each state, how long the oldest has waited, the pace of the answers,
+    and the last errors.
+    """
     from consulta.queue import show_status
 
-    _run_with_queue(show_status(terminal, _settings(data=data)))
+    _run_with_queue(show_status(terminal, _queue_settings(data)))
 
 
 @app.command(rich_help_panel=STAFF)
 def requeue(
-    number: Annotated[int, typer.Argument(help="The question's number.", show_default=False)],
+    number: Annotated[
+        int,
+        typer.Argument(
+            min=1, max=LARGEST_NUMBER, help="The question's number.", show_default=False
+        ),
+    ],
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Send an answer again whose e-mail was undeliverable."""
+    """Send an undeliverable answer again."""
     from consulta.queue import requeue_answer
 
-    if not _run_with_queue(requeue_answer(_settings(data=data), number)):
+    if not _run_with_queue(requeue_answer(_queue_settings(data), number)):
         _fail(f"Question {number} is not undeliverable: `consulta status` shows the queue.")
-    terminal.print(f"The answer to question {number} will be sent again.")
+    _say(f"The answer to question {number} will be sent again.")
 
 
 @app.command(rich_help_panel=STAFF)
 def export(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file instead of the terminal.")
+        Path | None, typer.Option("--output", "-o", help="Write to this file.")
     ] = None,
     personal_data: Annotated[
-        bool, typer.Option("--personal-data", help="With addresses and account numbers.")
+        bool, typer.Option("--personal-data", help="Mask nothing; add e-mail and account.")
     ] = False,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Write questions, answers, sources and ratings as JSON lines, for training a model."""
+    """Write the answered questions as JSON lines.
+
+    Each line has a question, its answer, the sources and the rating, to train a model with. What
+    looks like an address, a telephone or an identity number is masked.
+    """
     from consulta.queue import export_questions
 
-    count = _run_with_queue(
-        export_questions(_settings(data=data), output, personal_data=personal_data)
-    )
-    errors.print(f"{count} questions.")
+    settings = _queue_settings(data)
+    try:
+        count = _run_with_queue(export_questions(settings, output, personal_data=personal_data))
+    except BrokenPipeError:
+        raise  # Whoever reads has had enough: not worth a sentence.
+    except OSError as error:
+        _fail(f"{output or 'The output'} cannot be written ({error.strerror}): use another file.")
+    errors.print(f"Questions exported: {count}.", highlight=False)
 
 
 @app.command(rich_help_panel=STAFF)
 def doctor(data: DataOption = DEFAULT_DATA) -> None:
-    """Check every setting and dependency, and say what to do about what is wrong."""
+    """Check every setting and server, and say what to do."""
     from consulta.doctor import examine
 
     raise typer.Exit(asyncio.run(examine(terminal, _settings(data=data))))
@@ -178,7 +259,10 @@ def api(data: DataOption = DEFAULT_DATA) -> None:
 
 @app.command(rich_help_panel=SERVICES)
 def worker(data: DataOption = DEFAULT_DATA) -> None:
-    """Run a worker that answers questions; several may run side by side."""
+    """Run a worker, which answers questions.
+
+    Several may run side by side on one queue.
+    """
     from consulta.services import run_worker
 
     run_worker(_settings("worker", data))
@@ -186,7 +270,7 @@ def worker(data: DataOption = DEFAULT_DATA) -> None:
 
 @app.command(rich_help_panel=SERVICES)
 def mailer(data: DataOption = DEFAULT_DATA) -> None:
-    """Run the mailer that sends answers and account mails."""
+    """Run the mailer, which sends answers and account mails."""
     from consulta.services import run_mailer
     from core.settings import SettingsError
 
@@ -199,10 +283,15 @@ def mailer(data: DataOption = DEFAULT_DATA) -> None:
 @app.command(rich_help_panel=SERVICES)
 def mailbox(
     maildir: Annotated[Path, typer.Option(help="Where the mails are kept.")] = Path("var/mail"),
-    smtp_port: Annotated[int, typer.Option(help="Port of the SMTP server.")] = 1025,
-    port: Annotated[int, typer.Option(help="Port of the page.")] = 8025,
+    smtp_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the SMTP server.")
+    ] = 1025,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8025,
 ) -> None:
-    """Run a mail server that delivers nowhere, with a page to read what it caught."""
+    """Run a mail server that only shows what it is given.
+
+    It delivers nothing: it is for trying things out, and listens on this machine alone.
+    """
     from consulta.mailbox import run
 
     run(maildir, smtp_port, port)
@@ -210,24 +299,35 @@ def mailbox(
 
 @users_app.command("create")
 def create_user(
-    username: Annotated[str, typer.Argument(show_default=False)],
-    email: Annotated[str, typer.Argument(show_default=False)],
+    username: Annotated[
+        str,
+        typer.Argument(
+            callback=_readable, help="3 to 50 letters, digits and . _ -", show_default=False
+        ),
+    ],
+    email: Annotated[
+        str, typer.Argument(callback=_readable, help="Its e-mail address.", show_default=False)
+    ],
     staff: Annotated[bool, typer.Option("--staff/--student", help="The kind of account.")] = True,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Create an account, of staff unless told otherwise; asks for the password."""
+    """Create an account.
+
+    Asks for the password, or takes it from the first line of the standard input.
+    """
     from consulta import accounts
 
+    settings = _account_settings(data)
     password = (
         typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         if sys.stdin.isatty()
         else sys.stdin.readline().rstrip("\n")
     )
     try:
-        accounts.create_user(_settings(data=data), username, email, password, is_staff=staff)
+        accounts.create_user(settings, username, email, password, is_staff=staff)
     except accounts.AccountError as error:
         _fail(error)
-    terminal.print(f"{username} can log in now.")
+    _say(f"{username} can log in now.")
 
 
 @users_app.command("list")
@@ -236,14 +336,16 @@ def list_users(data: DataOption = DEFAULT_DATA) -> None:
     from consulta import accounts
 
     try:
-        accounts.show_users(terminal, _settings(data=data))
+        accounts.show_users(terminal, _account_settings(data))
     except accounts.AccountError as error:
         _fail(error)
 
 
 @users_app.command("disable")
 def disable_user(
-    identifier: Annotated[str, typer.Argument(help="User name or e-mail.", show_default=False)],
+    identifier: Annotated[
+        str, typer.Argument(callback=_readable, help="User name or e-mail.", show_default=False)
+    ],
     enable: Annotated[bool, typer.Option("--enable", help="Let the account in again.")] = False,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
@@ -251,27 +353,33 @@ def disable_user(
     from consulta import accounts
 
     try:
-        accounts.set_active(_settings(data=data), identifier, active=enable)
+        accounts.set_active(_account_settings(data), identifier, active=enable)
     except accounts.AccountError as error:
         _fail(error)
-    terminal.print(f"{identifier} is {'enabled' if enable else 'disabled'}.")
+    _say(f"{identifier} is {'enabled' if enable else 'disabled'}.")
 
 
 @users_app.command("worker-token")
 def worker_token(
-    name: Annotated[str, typer.Argument(help="A name for the worker.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(callback=_readable, help="A name for the worker.", show_default=False)
+    ],
     revoke: Annotated[bool, typer.Option("--revoke", help="End the token of this name.")] = False,
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Make a token that lets a worker elsewhere claim questions; it is shown once."""
+    """Make a token for a worker elsewhere, or end one.
+
+    With it a worker claims questions over HTTP. It is shown once.
+    """
     from consulta import accounts
 
+    settings = _account_settings(data)
     try:
         if revoke:
-            accounts.revoke_worker_token(_settings(data=data), name)
-            terminal.print(f"The token {name} is revoked.")
+            accounts.revoke_worker_token(settings, name)
+            _say(f"The token {name} is revoked.")
         else:
-            terminal.print(accounts.create_worker_token(_settings(data=data), name), soft_wrap=True)
+            _say(accounts.create_worker_token(settings, name))
             errors.print("Keep it now: only its hash is stored, so it is not shown again.")
     except accounts.AccountError as error:
         _fail(error)

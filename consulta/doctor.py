@@ -58,8 +58,14 @@ async def examine(terminal: Console, settings: Settings) -> int:
 
 
 async def _check_settings(settings: Settings) -> str:
+    problems: dict[str, None] = {}
     for service in _SERVICES:
-        settings.require(service)
+        try:
+            settings.require(service)
+        except SettingsError as error:
+            problems[str(error)] = None
+    if problems:
+        raise _FoundError(" ".join(problems))
     return "every service has what it needs."
 
 
@@ -98,7 +104,7 @@ async def _check_users(settings: Settings) -> str:
             f"it does not answer, or the API has not created its tables yet "
             f"({type(error).__name__}): start it, or check DATABASE_URL or the DB_ settings."
         ) from None
-    return f"it answers, with {users} accounts."
+    return f"it answers; accounts: {users}."
 
 
 async def _check_queue(settings: Settings) -> str:
@@ -111,17 +117,19 @@ async def _check_queue(settings: Settings) -> str:
             f"it does not take a document ({type(error).__name__}): start it, or check MONGO_URL "
             "or the MONGO_ settings."
         ) from None
-    return f"it stores and deletes; {sum(status.by_state.values())} questions are in it."
+    return f"it stores and deletes; questions: {sum(status.by_state.values())}."
 
 
 async def _check_documents(settings: Settings) -> str:
     folder = settings.document_location
-    if folder is None or not folder.is_dir():
+    if folder is None:
+        raise _FoundError("there is no folder for them: set DOCUMENT_LOCATION.")
+    if not folder.is_dir():
         raise _FoundError(f"the folder {folder} is not there: set DOCUMENT_LOCATION.")
     files = len(list(find_files(folder.resolve())))
     if not files:
         raise _FoundError(f"{folder} has no document that can be read: put the course's there.")
-    return f"{files} files in {folder}."
+    return f"files in {folder}: {files}."
 
 
 async def _check_index(settings: Settings) -> str:
@@ -138,18 +146,22 @@ async def _check_index(settings: Settings) -> str:
         raise _FoundError(
             f"{', '.join(unread)} could not be read: `consulta index` says why; mend or remove."
         )
-    return f"{sum(file.passages for file in manifest.files)} passages."
+    return f"passages: {sum(file.passages for file in manifest.files)}."
 
 
 async def _check_model(settings: Settings) -> str:
     try:
         await LanguageModel(settings).check()
     except ModelAwayError as error:
-        raise _FoundError(str(error)) from None
+        raise _FoundError(
+            f"{error}. Start it, or check LLM_MODEL and the address; questions wait until then."
+        ) from None
     return f"{settings.llm_model} answers."
 
 
 async def _check_mail(settings: Settings) -> str:
+    if settings.smtp_server is None:
+        raise _FoundError("there is none: set SMTP_SERVER.")
     accounts = {Account.for_answers(settings), Account.for_account_mails(settings)}
     for account in accounts:
         try:

@@ -10,7 +10,10 @@ from core.questions import Outcome, Question
 # What people write about themselves into a question: addresses, telephone and identity numbers.
 _PERSONAL = re.compile(
     r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
-    r"|(?<!\w)\+?\d{2,3}[ .-]?\d{3}[ .-]?\d{3}(?:[ .-]?\d{2,3})?(?!\w)"
+    # 612345678, 612 345 678, 612 34 56 78, 91 234 56 78, each with or without a country's code;
+    # not the digits of a decimal number.
+    r"|(?<![\w.,])(?:\+\d{1,3}[ .-]?)?"
+    r"(?:\d{3}[ .-]?\d{3}[ .-]?\d{3}|\d{3}(?:[ .-]\d{2}){3}|\d{2}[ .-]\d{3}(?:[ .-]\d{2}){2})(?!\w)"
     r"|(?<!\w)[XYZxyz]?\d{7,8}-?[A-Za-z](?!\w)"
 )
 _MASK = "[…]"

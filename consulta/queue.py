@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from consulta.export import jsonl
@@ -18,7 +19,7 @@ _STATE_HELP = {
     QuestionState.ANSWERING: "a worker is at it",
     QuestionState.ANSWERED: "the e-mail is to be sent",
     QuestionState.SENT: "done",
-    QuestionState.UNDELIVERABLE: "refused for good: `consulta requeue NUMBER` tries again",
+    QuestionState.UNDELIVERABLE: "`consulta requeue NUMBER` tries again",
 }
 
 
@@ -26,7 +27,10 @@ async def show_status(terminal: Console, settings: Settings) -> None:
     """Print the queue by state, the oldest waiting question, the pace and the last errors."""
     async with stores(settings) as opened:
         status = await opened.queue.status()
-    table = Table("state", "questions", "", title="Questions")
+    table = Table(title="Questions", title_justify="left")
+    table.add_column("state")
+    table.add_column("questions", justify="right")
+    table.add_column("meaning")
     for state in QuestionState:
         table.add_row(state, str(status.by_state[state]), _STATE_HELP[state])
     terminal.print(table)
@@ -46,13 +50,15 @@ async def show_status(terminal: Console, settings: Settings) -> None:
             f"{status.by_state[QuestionState.ANSWERING]} worked on now."
         )
     if status.last_errors:
-        errors = Table("question", "asked", "state", "error", title="Last errors")
+        errors = Table(
+            "question", "asked", "state", "error", title="Last errors", title_justify="left"
+        )
         for question in status.last_errors:
             errors.add_row(
                 str(question.id),
                 f"{question.date.astimezone():%Y-%m-%d %H:%M}",
                 question.state,
-                question.error,
+                escape(_visible(question.error or "")),
             )
         terminal.print(errors)
 
@@ -73,6 +79,11 @@ async def export_questions(settings: Settings, output: Path | None, *, personal_
             stream.write(f"{line}\n")
             count += 1
     return count
+
+
+def _visible(text: str) -> str:
+    # A server's reply may hold what steers a terminal.
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _duration(seconds: float) -> str:

@@ -15,8 +15,12 @@ _STAGES = {
 }
 
 
-def show_index(terminal: Console, settings: Settings) -> int:
-    """Index and print what was found in each file. Returns the exit code: 1 when it cannot be."""
+def show_index(terminal: Console, settings: Settings) -> None:
+    """Index and print what was found in each file.
+
+    Raises:
+        rag_worker.indexing.IndexingError: the folder of the course or of the index cannot be used.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -24,7 +28,9 @@ def show_index(terminal: Console, settings: Settings) -> int:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[file]}"),
     )
-    with Progress(*columns, console=terminal, transient=True) as bars:
+    with Progress(
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
+    ) as bars:
         tasks = {
             stage: bars.add_task(text, visible=False, file="") for stage, text in _STAGES.items()
         }
@@ -38,30 +44,30 @@ def show_index(terminal: Console, settings: Settings) -> int:
                 file=escape(progress.file or ""),
             )
 
-        try:
-            report = indexing.index_documents(settings, show)
-        except indexing.IndexingError as error:
-            terminal.print(f"[bold red]consulta:[/] {escape(str(error))}", highlight=False)
-            return 1
-    if report.changed or any(file.problem for file in report.files) or terminal.is_terminal:
-        terminal.print(_table(report))
+        report = indexing.index_documents(settings, show)
     if not report.files:
         terminal.print(
-            f"[yellow]There are no documents in {settings.document_location}:[/] put the course's "
-            "files there, or name another folder with DOCUMENT_LOCATION.",
+            f"[yellow]There are no documents in {escape(str(settings.document_location))}:[/] put "
+            "the course's files there, or name another folder with DOCUMENT_LOCATION.",
             highlight=False,
+            soft_wrap=True,
         )
-    else:
-        terminal.print(
-            f"{len(report.files)} files, {report.passages} passages: {report.embedded} embedded "
-            f"now, {report.reused} as before.",
-            highlight=False,
-        )
-    return 0
+        return
+    if report.changed or any(file.problem for file in report.files) or terminal.is_terminal:
+        terminal.print(_table(report))
+    terminal.print(
+        f"Files: {len(report.files)}. Passages: {report.passages}, of which {report.embedded} "
+        f"embedded now and {report.reused} as before.",
+        highlight=False,
+    )
 
 
 def _table(report: indexing.IndexReport) -> Table:
-    table = Table("file", "pages", "passages", "problem")
+    table = Table()
+    table.add_column("file", overflow="fold")
+    table.add_column("pages", justify="right")
+    table.add_column("passages", justify="right")
+    table.add_column("problem")
     for file in report.files:
         table.add_row(
             escape(file.file),
