@@ -321,7 +321,7 @@ def create_user(
     password = (
         typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         if sys.stdin.isatty()
-        else sys.stdin.readline().rstrip("\n")
+        else sys.stdin.buffer.readline().rstrip(b"\r\n").decode(errors="surrogateescape")
     )
     try:
         accounts.create_user(settings, username, email, password, is_staff=staff)

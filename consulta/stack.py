@@ -40,6 +40,8 @@ READY_SECONDS = 120
 STOP_SECONDS = 45
 """How long supervisord may take to stop everything in order."""
 
+QUEUE_PORT = 27117
+
 BUNDLED_MODEL = "smollm2"
 
 _MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
@@ -114,7 +116,9 @@ def plan_layout(data: Path, api_port: int, mailbox_port: int) -> Layout:
                 f"Port {port} is taken by another program: stop it, or choose another one "
                 f"with {option}."
             )
-    queue_port, smtp_port, llm_port = (_free_port(port) for port in (27117, 1025, 8081))
+    # Staff may want to look into the queue, where it usually is; nobody looks at the others.
+    queue_port = QUEUE_PORT if _is_free(QUEUE_PORT) else _free_port()
+    smtp_port, llm_port = _free_port(), _free_port()
     return Layout(data, api_port, mailbox_port, queue_port, smtp_port, llm_port)
 
 
@@ -435,9 +439,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _free_port(preferred: int) -> int:
-    if _is_free(preferred):
-        return preferred
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

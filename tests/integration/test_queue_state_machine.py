@@ -372,9 +372,14 @@ def test_the_queue_keeps_its_promises_in_any_order_of_events(nx_url: str) -> Non
             return connect(Settings(mongo_url=nx_url))
 
         client = runner.run(open_client())
+
+        class Machine(QueueMachine):
+            def __init__(self) -> None:
+                super().__init__(runner, client)
+
         try:
             run_state_machine_as_test(
-                lambda: QueueMachine(runner, client),
+                Machine,
                 settings=settings(
                     max_examples=75,
                     stateful_step_count=50,
