@@ -43,7 +43,7 @@ RECOVERY_SECONDS = 0.5
 """The reply about a forgotten password takes this long, or a multiple of it: far longer than the
 work for an address that has an account, so the time does not tell whether it has one."""
 RECOVERY_MESSAGES = {
-    "es": "Si esta dirección tiene una cuenta, le hemos enviado una contraseña provisional. "
+    "es": "Si esta dirección tiene una cuenta, le hemos enviado una contraseña temporal. "
     "Sirve una vez, durante 30 minutos.",
     "en": "If this address has an account, a temporary password is on its way to it. "
     "It works once, for 30 minutes.",
@@ -130,22 +130,28 @@ async def forgot_password(
     # Asked for every address, or a queue that is away would tell which have accounts.
     await resources.database.command("ping")
     account = normal_form(forgotten.email)
-    if resources.recovery.allows(account):
-        temporary = await hashing(users.issue_temporary_password, forgotten.email)
-        if temporary is not None:
-            resources.recovery.count(account)
-            minutes = TEMPORARY_PASSWORD_LIFETIME // timedelta(minutes=1)
-            await mails.enqueue(
-                MailKind.TEMPORARY_PASSWORD,
-                email=temporary.email,
-                language=forgotten.language,
-                values={
-                    "username": temporary.username,
-                    "password": temporary.password,
-                    "minutes": str(minutes),
-                    "expires": temporary.expires.isoformat(),
-                },
-            )
+    # Taken before the work, or requests at the same time would all find one left.
+    if resources.recovery.take(account):
+        is_sent = False
+        try:
+            temporary = await hashing(users.issue_temporary_password, forgotten.email)
+            if temporary is not None:
+                minutes = TEMPORARY_PASSWORD_LIFETIME // timedelta(minutes=1)
+                await mails.enqueue(
+                    MailKind.TEMPORARY_PASSWORD,
+                    email=temporary.email,
+                    language=forgotten.language,
+                    values={
+                        "username": temporary.username,
+                        "password": temporary.password,
+                        "minutes": str(minutes),
+                        "expires": temporary.expires.isoformat(),
+                    },
+                )
+                is_sent = True
+        finally:
+            if not is_sent:
+                resources.recovery.give_back(account)
     taken = time.monotonic() - start
     await asyncio.sleep(RECOVERY_SECONDS - taken % RECOVERY_SECONDS)
     return Message(message=RECOVERY_MESSAGES[forgotten.language])

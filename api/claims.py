@@ -4,6 +4,7 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Query, Response
+from pydantic import Field
 
 from api import errors
 from api.deps import CurrentWorker, QueueDep, SettingsDep
@@ -86,9 +87,8 @@ async def give_back(
         Query(ge=0, le=86_400, description="Seconds to wait; only where no attempt is used up"),
     ] = 0,
     error: Annotated[
-        str | None,
-        TIDY,
-        Query(max_length=500, description="For the staff: what went wrong, without personal data"),
+        Annotated[str, Field(max_length=500), TIDY] | None,
+        Query(description="For the staff: what went wrong, without personal data"),
     ] = None,
 ) -> None:
     """Lets the question wait again.

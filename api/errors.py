@@ -270,7 +270,7 @@ class TemporaryPasswordAlreadyUsedError(LoginError):
         "get a new one with POST /auth/forgot-password."
     )
     sentence_es = (
-        "Esta contraseña provisional ya se ha usado y solo sirve una vez: "
+        "Esta contraseña temporal ya se ha usado y solo sirve una vez: "
         "pide otra con POST /auth/forgot-password."
     )
 
@@ -285,7 +285,7 @@ class PasswordChangeRequiredError(ApiError):
         "choose your own first, with POST /auth/change-password."
     )
     sentence_es = (
-        "Has entrado con una contraseña provisional: "
+        "Has entrado con una contraseña temporal: "
         "elige antes la tuya, con POST /auth/change-password."
     )
 
@@ -313,7 +313,7 @@ class EmailTakenError(ApiError):
     )
     sentence_es = (
         "Este correo ya tiene una cuenta: pulsa Authorize para entrar, "
-        "o pide una contraseña provisional con POST /auth/forgot-password."
+        "o pide una contraseña temporal con POST /auth/forgot-password."
     )
 
 

@@ -15,13 +15,18 @@ class RecoveryLimit:
     def __init__(self) -> None:
         self._sent: dict[str, deque[float]] = {}
 
-    def allows(self, account: str) -> bool:
-        """Whether one more may be sent."""
-        sent = self._sent.get(account, deque())
+    def take(self, account: str) -> bool:
+        """Count one more; False when there have been enough."""
+        sent = self._sent.setdefault(account, deque())
         while sent and sent[0] < time.monotonic() - 3600:
             sent.popleft()
-        return len(sent) < RECOVERY_MAILS_PER_HOUR
+        if len(sent) >= RECOVERY_MAILS_PER_HOUR:
+            return False
+        sent.append(time.monotonic())
+        return True
 
-    def count(self, account: str) -> None:
-        """One was sent."""
-        self._sent.setdefault(account, deque()).append(time.monotonic())
+    def give_back(self, account: str) -> None:
+        """The one that was taken last was not sent."""
+        self._sent[account].pop()
+        if not self._sent[account]:
+            del self._sent[account]

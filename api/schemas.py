@@ -43,7 +43,8 @@ def _tidy(value: Any) -> Any:
             raise invalid("string_unicode")
         if character in _BIDIRECTIONAL or (category == "Cc" and character not in "\n\t"):
             raise invalid("plain_text")
-    return text
+    # Zero-width spaces alone are as empty as spaces.
+    return text if any(unicodedata.category(c)[0] not in "CZ" for c in text) else ""
 
 
 def _no_controls(value: str) -> str:

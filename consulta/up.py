@@ -27,8 +27,11 @@ def run_up(
     Returns the exit code: 0, or 1 with the reason printed.
     """
     terminal = Console()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a script's shell has its background processes ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         with stack.exclusive(data):
             layout = stack.plan_layout(data, api_port, mailbox_port)

@@ -264,6 +264,8 @@ class QuestionQueue:
         """Create the indexes of every verb; nothing happens where they exist."""
         await self._prompts.create_index([("due", 1), ("date", 1)], name="claim")
         await self._prompts.create_index([("user_id", 1), ("number", 1)], name="mine")
+        # For the pace, asked for with every question: nx-27017 sorts by one field's index only.
+        await self._prompts.create_index([("number", 1)], name="recent")
         await self._prompts.create_index([("dedupe", 1)], name="dedupe", unique=True)
         await self.outbox.create_indexes()
 
@@ -492,7 +494,11 @@ class QuestionQueue:
         oldest = await self._prompts.find_one(
             {"output": None, "due": {"$lt": NEVER}}, {"date": 1}, sort=[("date", 1)]
         )
-        errors = self._prompts.find({"error": {"$gt": ""}}).sort([("number", -1)]).limit(5)
+        errors = (
+            self._prompts.find({"$or": [{"error": {"$gt": ""}}, {"mail_error": {"$gt": ""}}]})
+            .sort([("number", -1)])
+            .limit(5)
+        )
         return QueueStatus(
             by_state={
                 QuestionState.WAITING: unanswered - answering,

@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         30, description="pause after the first failed attempt; doubles", gt=0
     )
     poll_seconds: float = Field(
-        1, description="how often an idle worker or mailer looks for work", gt=0
+        0.05, description="how often an idle worker or mailer looks for work", gt=0
     )
     stop_seconds: float = Field(
         20, description="grace period for what is running when the service is stopped", ge=0

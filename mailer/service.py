@@ -17,6 +17,10 @@ from mailer.messages import Letterhead, account_message, answer_message
 from mailer.outbox import Lane, RetryPolicy
 from mailer.sender import Account, Sender
 
+ACCOUNT_MAIL_POLL_SECONDS = 1.0
+"""Temporary passwords are rare and may wait a second: looking for them less often halves the work
+of an idle mailer."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -46,30 +50,31 @@ async def run_mailer(
     account_mails = Account.for_account_mails(settings)
     letterheads = {account: _letterhead(settings, account) for account in (answers, account_mails)}
     retry = retry or RetryPolicy(max_attempts=settings.mail_max_attempts)
-    lanes = (
-        Lane(
-            "mail",
-            claim=mails.claim,
-            store=mails,
-            render=lambda mail: account_message(mail, letterheads[account_mails], system_clock()),
-            sender=Sender(account_mails, tls_context=tls_context),
-            stop=stop,
-            retry=retry,
-        ),
-        Lane(
-            "question",
-            claim=queue.claim_answered,
-            store=queue,
-            render=lambda question: answer_message(question, letterheads[answers]),
-            sender=Sender(answers, tls_context=tls_context),
-            stop=stop,
-            retry=retry,
-        ),
+    account_lane = Lane(
+        "mail",
+        claim=mails.claim,
+        store=mails,
+        render=lambda mail: account_message(mail, letterheads[account_mails], system_clock()),
+        sender=Sender(account_mails, tls_context=tls_context),
+        stop=stop,
+        retry=retry,
+    )
+    answer_lane = Lane(
+        "question",
+        claim=queue.claim_answered,
+        store=queue,
+        render=lambda question: answer_message(question, letterheads[answers]),
+        sender=Sender(answers, tls_context=tls_context),
+        stop=stop,
+        retry=retry,
     )
     _log.info("the mailer is running", server=f"{answers.server}:{answers.port}")
     async with asyncio.TaskGroup() as group:
-        for lane in lanes:
-            group.create_task(worker.run(lane.process_next, stop, settings.poll_seconds))
+        for lane, poll_seconds in (
+            (account_lane, max(settings.poll_seconds, ACCOUNT_MAIL_POLL_SECONDS)),
+            (answer_lane, settings.poll_seconds),
+        ):
+            group.create_task(worker.run(lane.process_next, stop, poll_seconds))
     _log.info("the mailer has stopped")
 
 

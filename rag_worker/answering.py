@@ -61,7 +61,7 @@ class Answerer:
         )
         if not terms(question, language) or not is_covered(hits):
             return not_covered(language)
-        quoted = quote(question, language, _best(hits, MOST_QUOTED, least=1))
+        quoted = quote(question, language, _in_one_language(_best(hits, MOST_QUOTED, least=1)))
         if not self._can_write(language, hits[0]):
             return quoted
         return await self._ask_model(question, language, _shown(hits, language)) or quoted
@@ -112,6 +112,11 @@ def _best(hits: Sequence[Hit], most: int, least: int) -> list[Hit]:
         for rank, hit in enumerate(hits[:most])
         if rank < least or hit.score >= NEAR_SHARE * hits[0].score
     ]
+
+
+def _in_one_language(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits in the language of the best: another language's are seldom about the same."""
+    return [hit for hit in hits if hit.passage.language == hits[0].passage.language]
 
 
 def _shown(hits: Sequence[Hit], language: str) -> list[Passage]:

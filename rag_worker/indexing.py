@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -90,8 +91,14 @@ def take_snapshot(folder: Path) -> Snapshot:
     for path in find_files(root):
         with contextlib.suppress(FileNotFoundError):  # removed since it was listed
             stat = path.stat()
-            rows.append((path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
+            rows.append((_printable(path.relative_to(root)), stat.st_size, stat.st_mtime_ns))
     return tuple(rows)
+
+
+def _printable(path: Path) -> str:
+    # A name in an older encoding can be neither stored nor sent: the file is reported by this
+    # one, which does not open it.
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
 def manifest_snapshot(manifest: Manifest) -> Snapshot:

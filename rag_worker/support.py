@@ -12,6 +12,7 @@ SUPPORTED_SHARE = 0.6
 _CITATION = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]", re.I)
 _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")
 _PROMPT_TAG = re.compile(r"</?(?:passage|question)[^>\n]*>?")  # small models copy them
+_TAG = re.compile(r"</?\w[^>\n]*>")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+")
 _ABSTENTION = re.compile(r"not in the documents", re.IGNORECASE)
@@ -118,7 +119,8 @@ def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
             if int(number) > 0
         ]
         text = _LIST_MARK.sub("", _CITATION.sub("", sentence)).strip()
-        if re.search(r"\w", text) and not text.endswith("?"):
+        # A tag alone, an announcement and a question say nothing.
+        if re.search(r"\w", _TAG.sub("", text)) and not text.endswith(("?", ":")):
             found.append((text, cited))
     return found
 

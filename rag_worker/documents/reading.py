@@ -87,6 +87,8 @@ def _refusal(path: Path, limits: Limits) -> str | None:
         return f"{path.suffix} files are not read: save it as PDF."
     try:
         size = path.stat().st_size
+    except FileNotFoundError:
+        return "It was removed, or its name is not in UTF-8: give it another name."
     except OSError as error:
         return f"It cannot be opened ({error.strerror})."
     if size == 0:

@@ -272,6 +272,17 @@ async def test_an_account_is_mailed_three_temporary_passwords_an_hour(
     assert await log_in(client, "ana", passwords[-1]), "the last one that was mailed works"
 
 
+async def test_simultaneous_requests_send_no_more_temporary_passwords(
+    client: httpx.AsyncClient, mails: AccountMails
+) -> None:
+    await register(client)
+    await asyncio.gather(*(forget(client) for _ in range(12)))
+    sent = 0
+    while await mails.claim():
+        sent += 1
+    assert sent == 3
+
+
 async def test_user_name_is_no_address_for_a_temporary_password(client: httpx.AsyncClient) -> None:
     response = await client.post("/auth/forgot-password", json={"email": "ana"})
     assert response.status_code == 422

@@ -224,6 +224,26 @@ class QueueMachine(RuleBasedStateMachine):
             self.complete(token, text)
         return token
 
+    @rule(target=claims)
+    def fail_oldest(self) -> Any:
+        token = self.claim()
+        if isinstance(token, Token):
+            self.fail(token)
+        return token
+
+    @rule(target=claims)
+    def come_back_too_late(self) -> Any:
+        """A worker that was paused finds its claim taken by another."""
+        late = self.claim()
+        self.lose_everybody()
+        current = self.claim()
+        if isinstance(late, Token):
+            self.renew(late)
+            self.give_back(late, 0)
+            self.fail(late)
+            self.complete(late, "too late")
+        return current
+
     # Mailers, likewise.
 
     @rule(target=mails)
@@ -279,6 +299,27 @@ class QueueMachine(RuleBasedStateMachine):
         assert marked is (row is not None)
         if row:
             row.mail_due, row.mail_status = None, QuestionState.UNDELIVERABLE
+
+    @rule(target=mails)
+    def refuse_oldest(self) -> Any:
+        """At first for a while, then for good."""
+        token = self.claim_answered()
+        if isinstance(token, Token):
+            self.retry_mail(token, 0, counts=True)
+            self.mark_undeliverable(token)
+        return token
+
+    @rule(target=mails)
+    def mail_too_late(self) -> Any:
+        late = self.claim_answered()
+        self.lose_everybody()
+        current = self.claim_answered()
+        if isinstance(late, Token):
+            self.renew_mail(late)
+            self.retry_mail(late, 0, counts=True)
+            self.mark_undeliverable(late)
+            self.mark_sent(late)
+        return current
 
     @rule(token=mails)
     def requeue(self, token: Token) -> None:
@@ -381,7 +422,7 @@ def test_the_queue_keeps_its_promises_in_any_order_of_events(nx_url: str) -> Non
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    max_examples=75,
+                    max_examples=100,
                     stateful_step_count=50,
                     deadline=None,
                     suppress_health_check=[HealthCheck.too_slow],

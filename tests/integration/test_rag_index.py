@@ -103,6 +103,16 @@ def test_broken_file_is_reported_and_the_rest_is_indexed(settings: Settings) -> 
     assert report.passages == 2
 
 
+def test_name_in_an_older_encoding_is_reported_and_the_rest_is_indexed(settings: Settings) -> None:
+    (folder_of(settings) / os.fsdecode(b"se\xf1al.txt")).write_text("La señal.")
+    report = index_documents(settings)
+    assert {file.file: file.problem for file in report.files if file.problem} == {
+        "se\\xf1al.txt": "It was removed, or its name is not in UTF-8: give it another name."
+    }
+    assert report.passages == 2
+    assert not index_documents(settings).changed
+
+
 def test_empty_folder_makes_an_empty_index(settings: Settings) -> None:
     for path in folder_of(settings).iterdir():
         path.unlink()

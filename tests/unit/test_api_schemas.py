@@ -51,6 +51,7 @@ def test_question_is_trimmed_and_normalised(sent: str, stored: str) -> None:
     [
         ("", "string_too_short"),
         (" \n\t\u3000", "string_too_short"),
+        ("\u200b \ufeff\u2060", "string_too_short"),
         ("x" * 4001, "string_too_long"),
         ("a\0b", "plain_text"),
         ("a\x1b[31m", "plain_text"),

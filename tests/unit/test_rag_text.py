@@ -179,3 +179,16 @@ def test_quotation_prefers_statements_to_the_questions_of_exercises() -> None:
     words = set(terms("¿Qué es un diodo?", "es"))
     assert quotation(text, words, "es", 30, fill=False) == "Un diodo es una unión PN."
     assert quotation(text, words, "es", 60, fill=True).endswith("Conduce en directa.")
+
+
+@pytest.mark.parametrize("written", ["</section>", "The answer to the question is:\n</pre>"])
+def test_tags_and_announcements_are_no_answer(written: str) -> None:
+    text = "By the end of this section answer the questions. Recursion calls itself."
+    found = supported_statements(written, [passage(text, language="en")], "Why?", "en")
+    assert found == []
+
+
+def test_tag_inside_a_sentence_stays() -> None:
+    text = "The <p> tag marks a paragraph."
+    found = supported_statements(text, [passage(text, language="en")], "Why?", "en")
+    assert [statement.text for statement in found] == [text]

@@ -1,0 +1,44 @@
+"""What the logs say, and what they must not say."""
+
+import logging
+import secrets
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+import structlog
+
+from core.logging import configure_logging
+from core.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_traceback_shows_no_values(
+    log_format: Literal["text", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(Settings(log_format=log_format), "mailer")
+
+    secret = secrets.token_hex()
+
+    def fail(password: str) -> None:
+        raise ValueError(f"{len(password)} characters")
+
+    for log in (structlog.get_logger("ours"), logging.getLogger("a library's")):
+        try:
+            fail(secret)
+        except ValueError:
+            log.exception("it cannot be written")
+    written = capsys.readouterr().err
+    assert written.count("64 characters") == 2
+    assert "in fail" in written or '"name": "fail"' in written
+    assert secret not in written
