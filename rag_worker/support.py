@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rag_worker.language import fold, sentences, terms
 from rag_worker.passages import Passage
 
-SUPPORTED_SHARE = 0.6
+SUPPORTED_SHARE = 0.75
 """So much of a sentence's own words (those not in the question) must stand in the passage."""
 _CITATION = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]", re.I)
 _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")

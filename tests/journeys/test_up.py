@@ -175,6 +175,33 @@ def test_second_start_on_one_folder_says_so(up: Up) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("ignored", "sent"),
+    [(signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)],
+    ids=["background of a script", "nohup"],
+)
+def test_signals_that_the_shell_has_ignored(
+    up: Up, ignored: signal.Signals, sent: signal.Signals
+) -> None:
+    before = signal.signal(ignored, signal.SIG_IGN)
+    try:
+        with (up.folder / "up.out").open("wb") as out:
+            process = subprocess.Popen(up.command(), env=up.environment, stdout=out, stderr=out)
+    finally:
+        signal.signal(ignored, before)
+    try:
+        eventually((up.data / "up.lock").exists, 30, "its lock")
+        if ignored == signal.SIGHUP:
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+        process.send_signal(sent)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_taken_port_is_named_with_what_to_do(up: Up) -> None:
     with socket.create_server(("127.0.0.1", up.port)):
         refused = up.run("--once")
