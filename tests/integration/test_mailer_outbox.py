@@ -380,7 +380,8 @@ async def test_database_that_goes_away_while_a_mail_is_sent_makes_no_copy(tmp_pa
             async with smtp_server(script) as smtp_port, course.mailer(smtp_port):
                 await asyncio.wait_for(script.got_message.wait(), 10)
                 await asyncio.to_thread(first.__exit__, None, None, None)
-                await asyncio.sleep(3)
+                # Longer than a verb waits for a server, or nobody would notice.
+                await asyncio.sleep(7)
                 with contextlib.ExitStack() as stack:
                     await asyncio.to_thread(stack.enter_context, servers.nx_27017(tmp_path, port))
                     await asyncio.wait_for(course.all_in(QuestionState.SENT, *numbers), 30)
