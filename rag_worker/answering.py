@@ -131,11 +131,6 @@ def not_covered(language: str) -> Answer:
     return Answer(wording(language).not_covered, language, Outcome.NOT_COVERED)
 
 
-def apology(language: str) -> Answer:
-    """What the student gets when the last attempt has failed."""
-    return Answer(wording(language).failed, language, Outcome.FAILED)
-
-
 def quote(question: str, language: str, hits: Sequence[Hit]) -> Answer:
     """The passages' own words, with the places they stand at."""
     sentences = wording(language)

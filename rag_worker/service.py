@@ -10,10 +10,10 @@ from typing import Any
 import structlog
 from pymongo.errors import PyMongoError
 
-from core.questions import Answer, Question, QuestionQueue
+from core.questions import Answer, Question, QuestionQueue, apology
 from core.settings import Settings
 from core.worker import pause, run
-from rag_worker.answering import Answerer, apology
+from rag_worker.answering import Answerer
 from rag_worker.language import question_language
 from rag_worker.models import LanguageModel, ModelAwayError
 from rag_worker.watching import IndexWatcher

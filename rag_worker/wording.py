@@ -17,7 +17,6 @@ class Wording(BaseModel):
     not_covered: str
     no_documents: str
     quoted: str
-    failed: str
     page: str
     slide: str
 
