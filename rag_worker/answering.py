@@ -93,7 +93,9 @@ class Answerer:
             # The last sentence has no end.
             statements.pop()
         if not statements:
-            log.info("unsupported", written=completion.text)
+            log.info("unsupported")
+            # Not at INFO: it often repeats the student's question.
+            log.debug("unsupported", written=completion.text)
             return None
         return _cite(statements, passages, language, self._settings.llm_model)
 
