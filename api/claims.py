@@ -130,6 +130,7 @@ async def answer(
             outcome=Outcome(given.outcome),
             sources=tuple(source.source() for source in given.sources),
             model=given.model,
+            uncertain=given.uncertain,
         ),
     )
     if not stored:

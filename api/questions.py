@@ -165,6 +165,7 @@ def _shown(answer: Answer) -> AnswerShown:
     return AnswerShown(
         text=answer.text,
         language=answer.language,
+        uncertain=answer.uncertain,
         sources=[
             SourceShown(
                 file=source.file,

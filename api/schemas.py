@@ -360,6 +360,7 @@ class AnswerShown(BaseModel):
 
     text: str
     language: str
+    uncertain: bool = Field(description="The evidence that the documents answer it is weak")
     sources: list[SourceShown]
 
 
@@ -418,9 +419,12 @@ class GivenAnswer(Body):
     claims: Number
     text: Annotated[str, Field(min_length=1, max_length=LONGEST_ANSWER), TIDY]
     language: str = Field(pattern="^[a-z]{2,3}$", description="ISO 639 code")
-    outcome: Literal["answered", "quoted", "not_covered"]
+    outcome: Literal["answered", "quoted", "not_covered", "no_question"]
     sources: list[GivenSource] = Field(default=[], max_length=20)
     model: Annotated[str, Field(max_length=200), TIDY] | None = None
+    uncertain: bool = Field(
+        default=False, description="The evidence that the documents answer it is weak"
+    )
 
     model_config = ConfigDict(
         json_schema_extra={

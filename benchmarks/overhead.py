@@ -86,28 +86,31 @@ class ScriptedModel:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._reply({"object": "list", "data": []})
+                self._reply(200, "application/json", '{"object": "list", "data": []}')
 
             def do_POST(self) -> None:
                 started = time.perf_counter()
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                message = {"role": "assistant", "content": _reply(request["messages"])}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                self._reply(
-                    {
-                        "id": "1",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": "scripted",
-                        "choices": [choice],
-                    }
-                )
+                if not self.path.endswith("/chat/completions"):
+                    self._reply(404, "application/json", "{}")
+                    return
+                content = _reply(request["messages"])
+                choice = {"index": 0, "delta": {"content": content}, "finish_reason": "stop"}
+                chunk = {
+                    "id": "1",
+                    "object": "chat.completion.chunk",
+                    "created": 0,
+                    "model": "scripted",
+                    "choices": [choice],
+                }
+                stream = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+                self._reply(200, "text/event-stream", stream)
                 model.seconds.append(time.perf_counter() - started)
 
-            def _reply(self, content: object) -> None:
-                body = json.dumps(content).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
+            def _reply(self, status: int, kind: str, text: str) -> None:
+                body = text.encode()
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

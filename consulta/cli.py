@@ -185,6 +185,59 @@ def index(data: DataOption = DEFAULT_DATA) -> None:
 
 
 @app.command(rich_help_panel=STAFF)
+def evaluate(
+    file: Annotated[
+        Path, typer.Argument(help="Questions, one JSON object a line.", show_default=False)
+    ],
+    *,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Measure BM25, vectors and the naive design as well."),
+    ] = False,
+    retrieval_only: Annotated[
+        bool, typer.Option("--retrieval-only", help="Ask no language model.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only so many questions, a random sample.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the results; without it one in the data folder.",
+            show_default=False,
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget the results of earlier runs.")
+    ] = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Measure search and answers on a file of questions.
+
+    Prints a table and writes a report with a picture. A run that was interrupted goes on where it
+    was. docs/evaluating.md says how to write the file.
+    """
+    from consulta.evaluation.command import Options, evaluate
+
+    settings = _settings(data=data)
+    if "index_location" not in settings.model_fields_set:
+        # Where `up` keeps it, also while it does not run.
+        settings = settings.model_copy(update={"index_location": data / "index"})
+    options = Options(
+        file=file,
+        output=output or data / "evaluation" / file.stem,
+        baseline=baseline,
+        retrieval_only=retrieval_only,
+        limit=limit,
+        fresh=fresh,
+    )
+    raise typer.Exit(evaluate(terminal, errors, settings, options))
+
+
+@app.command(rich_help_panel=STAFF)
 def status(data: DataOption = DEFAULT_DATA) -> None:
     """Show the queue at a glance.
 

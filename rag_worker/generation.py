@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 from rag_worker.cache import Vectors
 from rag_worker.language import terms
 from rag_worker.passages import Passage
+from rag_worker.relevance import Baseline
 
 Rows = NDArray[np.intp]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is stored changes its form: older generations are built again."""
 _POINTER = "current"
 _GENERATIONS = "generations"
 _MANIFEST = "manifest.json"
-_COLLECTION = "passages"
+_COLLECTION = "windows"
 _KEPT = 2
 """Generations that stay: the present one and the one that readers may just be opening."""
 _BATCH = 500
@@ -57,7 +58,7 @@ class IndexedFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a generation was made from.
+    """What a generation was made from, and what was measured on it.
 
     ``settings`` are those that change its content: another value means to build it again.
     """
@@ -65,13 +66,15 @@ class Manifest:
     format: int
     settings: dict[str, Any]
     files: tuple[IndexedFile, ...]
+    baselines: dict[str, Baseline] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what :meth:`to_json` wrote."""
         stored = json.loads(text)
         files = tuple(IndexedFile(**file) for file in stored["files"])
-        return cls(stored["format"], stored["settings"], files)
+        baselines = {name: Baseline(**one) for name, one in stored.get("baselines", {}).items()}
+        return cls(stored["format"], stored["settings"], files, baselines)
 
     def to_json(self) -> str:
         """For the manifest's file."""
@@ -96,12 +99,18 @@ class WordIndex:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A generation in memory: ``vectors[i]`` (unit length, float32) belongs to ``passages[i]``."""
+    """A generation in memory.
+
+    Attributes:
+        vectors: one row for each window of the passages, in their order; unit length, float32.
+        starts: for each passage the row of its first window.
+    """
 
     name: str
     manifest: Manifest
     passages: tuple[Passage, ...]
     vectors: Vectors
+    starts: Rows
     words: dict[str, WordIndex]
 
 
@@ -126,7 +135,7 @@ def read_manifest(location: Path, name: str) -> Manifest:
 
 
 def open_generation(location: Path, name: str) -> Generation:
-    """Read generation ``name`` into memory: 10,000 passages take about 40 MB.
+    """Read generation ``name`` into memory: 10,000 passages take about 100 MB.
 
     Raises:
         CorruptIndexError: it cannot be read, or is of another format.
@@ -135,13 +144,13 @@ def open_generation(location: Path, name: str) -> Generation:
     if manifest.format != FORMAT:
         raise CorruptIndexError(f"{name} has format {manifest.format}, this is {FORMAT}")
     try:
-        passages, vectors = _read_chroma(_folder(location, name))
+        passages, vectors, starts = _read_chroma(_folder(location, name))
     except Exception as error:
         # Chroma and SQLite raise anything on a damaged folder.
         raise CorruptIndexError(f"{name}: {error}") from error
     if len(passages) != sum(file.passages for file in manifest.files):
         raise CorruptIndexError(f"{name} holds {len(passages)} passages, not what it was made from")
-    return Generation(name, manifest, passages, vectors, word_indexes(passages))
+    return Generation(name, manifest, passages, vectors, starts, word_indexes(passages))
 
 
 def publish_generation(
@@ -149,7 +158,8 @@ def publish_generation(
 ) -> str:
     """Write a new generation and make it the present one, in one step that cannot be seen half.
 
-    Only the holder of the index's lock may call it.
+    ``vectors`` has a row for each window of the passages. Only the holder of the index's lock may
+    call it.
 
     Returns:
         Its name.
@@ -195,7 +205,7 @@ def _chroma(folder: Path) -> Any:
     )
 
 
-_PLACE = tuple(field.name for field in fields(Passage) if field.name != "text")
+_PLACE = tuple(part.name for part in fields(Passage) if part.name != "text")
 
 
 def _write_chroma(folder: Path, passages: Sequence[Passage], vectors: Vectors) -> None:
@@ -205,26 +215,30 @@ def _write_chroma(folder: Path, passages: Sequence[Passage], vectors: Vectors) -
         collection = client.create_collection(
             _COLLECTION, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
         )
-        for start in range(0, len(passages), _BATCH):
-            some = passages[start : start + _BATCH]
+        rows = [
+            (window, {"passage": number} | _place(passage))
+            for number, passage in enumerate(passages)
+            for window in passage.windows()
+        ]
+        for start in range(0, len(rows), _BATCH):
+            some = rows[start : start + _BATCH]
             collection.add(
                 ids=[f"{number:08d}" for number in range(start, start + len(some))],
-                documents=[passage.text for passage in some],
+                documents=[window for window, _ in some],
                 embeddings=vectors[start : start + len(some)],
-                metadatas=[
-                    {
-                        name: getattr(passage, name)
-                        for name in _PLACE
-                        if getattr(passage, name) is not None
-                    }
-                    for passage in some
-                ],
+                metadatas=[place for _, place in some],
             )
     finally:
         client.close()
 
 
-def _read_chroma(folder: Path) -> tuple[tuple[Passage, ...], Vectors]:
+def _place(passage: Passage) -> dict[str, Any]:
+    # Chroma holds no None.
+    place = {name: getattr(passage, name) for name in _PLACE}
+    return {name: value for name, value in place.items() if value is not None}
+
+
+def _read_chroma(folder: Path) -> tuple[tuple[Passage, ...], Vectors, Rows]:
     if not (folder / "chroma" / "chroma.sqlite3").is_file():
         raise FileNotFoundError("chroma.sqlite3")
     client = _chroma(folder)
@@ -232,18 +246,25 @@ def _read_chroma(folder: Path) -> tuple[tuple[Passage, ...], Vectors]:
         collection = client.get_collection(_COLLECTION, embedding_function=None)
         passages: list[Passage] = []
         vectors = []
-        for start in range(0, collection.count(), _BATCH):
-            ids = [f"{number:08d}" for number in range(start, start + _BATCH)]
+        starts: list[int] = []
+        count = collection.count()
+        for start in range(0, count, _BATCH):
+            ids = [f"{number:08d}" for number in range(start, min(start + _BATCH, count))]
             rows = collection.get(ids=ids, include=["documents", "metadatas", "embeddings"])
             # Chroma gives them in any order.
             order = sorted(range(len(rows["ids"])), key=rows["ids"].__getitem__)
-            for at in order:
-                place = dict.fromkeys(_PLACE) | rows["metadatas"][at]
-                passages.append(Passage(text=rows["documents"][at], **place))
+            for row, at in enumerate(order, start):
+                place, window = rows["metadatas"][at], rows["documents"][at]
+                if place.pop("passage") == len(passages):
+                    starts.append(row)
+                    passages.append(Passage(text=window, **dict.fromkeys(_PLACE) | place))
+                else:
+                    passages[-1] = replace(passages[-1], text=passages[-1].text + window)
             vectors.append(np.asarray(rows["embeddings"], dtype=np.float32)[order])
     finally:
         client.close()
-    return tuple(passages), np.vstack(vectors) if vectors else np.zeros((0, 0), np.float32)
+    windows = np.vstack(vectors) if vectors else np.zeros((0, 0), np.float32)
+    return tuple(passages), windows, np.array(starts, dtype=np.intp)
 
 
 def word_indexes(passages: Sequence[Passage]) -> dict[str, WordIndex]:
@@ -255,7 +276,7 @@ def word_indexes(passages: Sequence[Passage]) -> dict[str, WordIndex]:
         frequency: dict[str, int] = {}
         ids = []
         for row in rows:
-            words = terms(passages[row].embedded_text, language)
+            words = terms(passages[row].searched_text, language)
             ids.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
             for word in set(words):
                 frequency[word] = frequency.get(word, 0) + 1

@@ -2,20 +2,22 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from langchain_core.embeddings import Embeddings
 
 from core.settings import Settings
 from rag_worker.cache import IndexCache, Vectors
-from rag_worker.documents import Limits, find_files, read_file
+from rag_worker.documents import Limits, find_files, ocr, read_file
 from rag_worker.embeddings import embeddings
 from rag_worker.generation import (
     FORMAT,
@@ -27,11 +29,13 @@ from rag_worker.generation import (
     publish_generation,
     write_manifest,
 )
-from rag_worker.passages import Passage
+from rag_worker.language import LANGUAGES
+from rag_worker.passages import Passage, content_hash
+from rag_worker.relevance import background_questions, measure_baselines
 from rag_worker.splitting import split
 
-_BATCH = 16
-"""Passages embedded and stored at once: two seconds of work that an interruption may cost."""
+_BATCH = 64
+"""Windows embedded and stored at once: two seconds of work that an interruption may cost."""
 
 
 class IndexingError(Exception):
@@ -62,8 +66,8 @@ class IndexReport:
     Attributes:
         files: a row for each file, problems included.
         passages: how many the index holds.
-        embedded: passages whose vector was computed now.
-        reused: passages whose vector was known.
+        embedded: passages with a window whose vector was computed now.
+        reused: passages whose vectors were all known.
         changed: whether a new generation was published.
     """
 
@@ -75,7 +79,7 @@ class IndexReport:
 
 
 Snapshot = tuple[tuple[str, int, int], ...]
-"""Name, size and modification time (ns) of every file of the course folder."""
+"""Name, size and time of change (ns) of every file of the course folder."""
 
 
 def take_snapshot(folder: Path) -> Snapshot:
@@ -91,14 +95,22 @@ def take_snapshot(folder: Path) -> Snapshot:
     for path in find_files(root):
         with contextlib.suppress(FileNotFoundError):  # removed since it was listed
             stat = path.stat()
-            rows.append((_printable(path.relative_to(root)), stat.st_size, stat.st_mtime_ns))
+            # A file whose permissions are mended has changed too, and so has an older one that
+            # takes its place: only the time of the last change of either kind tells.
+            changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
+            rows.append((_printable(path.relative_to(root)), stat.st_size, changed))
     return tuple(rows)
 
 
 def _printable(path: Path) -> str:
-    # A name in an older encoding can be neither stored nor sent: the file is reported by this
-    # one, which does not open it.
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    # A name in an older encoding can be neither stored nor sent, and one with a line end or an
+    # escape character would write into mails and terminals: the file is reported by this one,
+    # which does not open it.
+    name = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in name
+    )
 
 
 def manifest_snapshot(manifest: Manifest) -> Snapshot:
@@ -113,6 +125,8 @@ def content_settings(settings: Settings) -> dict[str, Any]:
         "document_max_mb": settings.document_max_mb,
         "document_max_pages": settings.document_max_pages,
         "document_timeout": settings.document_timeout,
+        "ocr_page_timeout": settings.ocr_page_timeout,
+        "ocr_languages": list(ocr.languages()),
     }
 
 
@@ -135,7 +149,10 @@ def index_documents(
     try:
         location.mkdir(parents=True, exist_ok=True)
         with _writer_lock(location, wait), IndexCache(location / "cache.sqlite3") as cache:
-            return _Indexing(settings, folder, location, cache, progress or _silent).run()
+            # Its weights are read only where something is new.
+            embedder = functools.cache(lambda: embeddings(settings))
+            run = _Indexing(settings, folder, location, cache, progress or _silent, embedder)
+            return run.run()
     except OSError as error:
         raise IndexingError(f"The index in {location} cannot be written: {error}.") from error
 
@@ -164,6 +181,7 @@ class _Indexing:
     location: Path
     cache: IndexCache
     progress: ProgressCallback
+    embedder: Callable[[], Embeddings]
 
     def run(self) -> IndexReport:
         snapshot = take_snapshot(self.folder)
@@ -171,17 +189,33 @@ class _Indexing:
         if present and manifest_snapshot(present[1]) == snapshot:
             return self._unchanged(present[1])
         files, passages, keys = self._read(snapshot, present[1] if present else None)
-        manifest = Manifest(FORMAT, content_settings(self.settings), tuple(files))
+        manifest = Manifest(
+            FORMAT,
+            content_settings(self.settings),
+            tuple(files),
+            present[1].baselines if present else {},
+        )
         if present and _contents(present[1]) == _contents(manifest):
             # Touched, not changed.
             write_manifest(self.location, present[0], manifest)
             return self._unchanged(manifest)
-        vectors, embedded = self._embed(passages)
+        windows = [
+            [(content_hash(text), text) for text in map(passage.embedded_text, passage.windows())]
+            for passage in passages
+        ]
+        texts = {key: text for pairs in windows for key, text in pairs}
+        known, new = self._embed(texts)
+        vectors = [known[key] for pairs in windows for key, _ in pairs]
+        matrix = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
         self.progress(Progress("storing", 0, len(passages)))
-        publish_generation(self.location, manifest, passages, vectors)
-        hashes = {passage.content_hash for passage in passages}
+        languages = [p.language for p, pairs in zip(passages, windows, strict=True) for _ in pairs]
+        background = {language: self._background(language) for language in LANGUAGES}
+        manifest = replace(manifest, baselines=measure_baselines(languages, matrix, background))
+        publish_generation(self.location, manifest, passages, matrix)
+        hashes = texts.keys() | {_background_hash(language) for language in LANGUAGES}
         self.cache.keep_only(keys, self.settings.embedding_model, hashes)
         self.progress(Progress("storing", len(passages), len(passages)))
+        embedded = sum(any(key in new for key, _ in pairs) for pairs in windows)
         return IndexReport(
             files=manifest.files,
             passages=len(passages),
@@ -224,9 +258,9 @@ class _Indexing:
             key = self._reading_key(file)
             reading = self.cache.reading(key)
             if reading is None:
-                reading = self._reading(name)
+                reading = self._reading(file, Progress("reading", number, len(snapshot), name))
                 self.cache.store_reading(key, reading)
-            keys.append(key)
+            keys += [key, *reading["recognised"]]
             found = [Passage(file=name, **passage) for passage in reading["passages"]]
             passages += found
             files.append(
@@ -252,40 +286,87 @@ class _Indexing:
         suffix = Path(file.file).suffix.lower()
         return json.dumps([FORMAT, file.sha256, suffix, limits])
 
-    def _reading(self, name: str) -> dict[str, Any]:
+    def _reading(self, file: IndexedFile, progress: Progress) -> dict[str, Any]:
         limits = Limits(
             max_mb=self.settings.document_max_mb,
             max_pages=self.settings.document_max_pages,
             seconds=self.settings.document_timeout,
         )
-        text = read_file(self.folder / name, name, limits)
+        recognised: list[str] = []
+
+        def recognise(pages: Sequence[int]) -> dict[int, list[ocr.RecognisedWord] | str]:
+            found = {}
+            for page in pages:
+                self.progress(replace(progress, file=f"{file.file}, page {page}"))
+                key = json.dumps([ocr.FORMAT, file.sha256, page, ocr.languages()])
+                found[page] = self._recognised(file.file, page, key)
+                recognised.append(key)
+            return found
+
+        text = read_file(
+            self.folder / file.file, file.file, limits, recognise if ocr.languages() else None
+        )
         passages = [asdict(passage) for passage in split(text.documents)] if text.documents else []
         for passage in passages:
             del passage["file"]  # the same content may go by another name tomorrow
-        return {"passages": passages, "pages": text.pages, "problem": text.problem}
+        return {
+            "passages": passages,
+            "pages": text.pages,
+            "problem": text.problem,
+            "recognised": recognised,
+        }
 
-    def _embed(self, passages: list[Passage]) -> tuple[Vectors, int]:
-        """The vectors of all passages, and how many had to be computed."""
+    def _recognised(self, name: str, page: int, key: str) -> list[ocr.RecognisedWord] | str:
+        """The words of a scanned page, or why there are none; stored at once, for it is slow."""
+        words: list[ocr.RecognisedWord] | None = self.cache.reading(key)
+        if words is None:
+            try:
+                words = ocr.recognise_page(
+                    self.folder / name, page, self.settings.ocr_page_timeout, ocr.languages()
+                )
+            except ocr.RecognitionError as error:
+                return str(error)
+            self.cache.store_reading(key, words)
+        return words
+
+    def _embed(self, texts: dict[str, str]) -> tuple[dict[str, Vectors], set[str]]:
+        """The vectors of ``texts`` by their hashes, and which had to be computed."""
         model = self.settings.embedding_model
-        texts = {passage.content_hash: passage.embedded_text for passage in passages}
         vectors = self.cache.vectors(model, list(texts))
         missing = [hash_ for hash_ in texts if hash_ not in vectors]
         if missing:
-            embedder = embeddings(self.settings)
+            embedder = self.embedder()
             for start in range(0, len(missing), _BATCH):
                 self.progress(Progress("embedding", start, len(missing)))
                 some = missing[start : start + _BATCH]
-                computed = np.asarray(
-                    embedder.embed_documents([texts[hash_] for hash_ in some]), dtype=np.float32
-                )
-                computed /= np.linalg.norm(computed, axis=1, keepdims=True)
+                computed = _unit(embedder.embed_documents([texts[hash_] for hash_ in some]))
                 pairs = list(zip(some, computed, strict=True))
                 self.cache.store_vectors(model, pairs)
                 vectors.update(pairs)
             self.progress(Progress("embedding", len(missing), len(missing)))
-        if not passages:
-            return np.zeros((0, 0), dtype=np.float32), 0
-        return np.stack([vectors[passage.content_hash] for passage in passages]), len(missing)
+        return vectors, set(missing)
+
+    def _background(self, language: str) -> Vectors:
+        """The vectors of the background questions, one a row; cached as one."""
+        model = self.settings.embedding_model
+        questions, key = background_questions(language), _background_hash(language)
+        known = self.cache.vectors(model, [key])
+        if not known:
+            embedder = self.embedder()
+            computed = _unit([embedder.embed_query(question) for question in questions])
+            self.cache.store_vectors(model, [(key, computed)])
+            return computed
+        return known[key].reshape(len(questions), -1)
+
+
+def _unit(vectors: list[list[float]]) -> Vectors:
+    array: Vectors = np.asarray(vectors, dtype=np.float32)
+    array /= np.linalg.norm(array, axis=1, keepdims=True)
+    return array
+
+
+def _background_hash(language: str) -> str:
+    return hashlib.sha256("\n".join(background_questions(language)).encode()).hexdigest()
 
 
 def _contents(manifest: Manifest) -> list[tuple[str, str]]:

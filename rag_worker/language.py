@@ -8,8 +8,12 @@ from importlib import resources
 
 import snowballstemmer
 
+from rag_worker.dates import date_terms, without_dates
+
 LANGUAGES = ("es", "en")
 """Languages that answers are written in."""
+_LONG_QUESTION = 4
+"""Words; fewer may well have no little word among them."""
 _SPANISH_SIGNS = re.compile(r"[¿¡ñáéíóú]", re.IGNORECASE)
 _STEMMERS = {"es": "spanish", "en": "english"}
 _WORD = re.compile(r"[^\W_]+(?:[.,]\d+)*")
@@ -37,13 +41,23 @@ def question_language(question: str, default: str) -> str:
     Counts the languages' little words: right for all but one of XQuAD's 2,380 questions, typed
     with accents and opening marks or without.
     """
+    votes = _votes(question)
+    best = max(votes, key=votes.__getitem__)
+    return best if list(votes.values()).count(votes[best]) == 1 else default
+
+
+def shows_language(question: str) -> bool:
+    """Whether a question of some length has any little word of :data:`LANGUAGES`."""
+    return len(_WORD.findall(question)) < _LONG_QUESTION or any(_votes(question).values())
+
+
+def _votes(question: str) -> dict[str, int]:
     words = [fold(word) for word in _WORD.findall(question)]
     votes = {
         language: sum(word in _stop_words(language) for word in words) for language in LANGUAGES
     }
     votes["es"] += len(_SPANISH_SIGNS.findall(question))
-    best = max(votes, key=votes.__getitem__)
-    return best if list(votes.values()).count(votes[best]) == 1 else default
+    return votes
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -67,10 +81,18 @@ def fold(text: str) -> str:
 
 
 def terms(text: str, language: str) -> list[str]:
-    """The words of ``text`` that carry meaning, as stems without accents, in order."""
+    """The words of ``text`` that carry meaning, as stems without accents, in order.
+
+    Its dates follow, in one form however they are written.
+    """
     ignored = _stop_words(language)
     words = (fold(word) for word in _WORD.findall(text))
-    return [_stem(word, language) for word in words if word not in ignored]
+    return [_stem(word, language) for word in words if word not in ignored] + date_terms(text)
+
+
+def query_terms(question: str, language: str) -> list[str]:
+    """What to look for: a date as a whole and twice as much as a word, not its day and month."""
+    return terms(without_dates(question), language) + 2 * date_terms(question)
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -1,7 +1,14 @@
-"""Passages: what is found, shown to the model, and quoted."""
+"""Passages: what is found, shown to the model, and quoted; and the windows they are searched by."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from rag_worker.language import sentences
+
+WINDOW_CHARACTERS = 250
+"""Sentences share a window up to this length. A question is about one sentence or one row, and a
+vector of a whole passage blurs it: ``docs/retrieval.md`` has the figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +31,28 @@ class Passage:
     language: str
 
     @property
-    def embedded_text(self) -> str:
-        """What is searched: the text under its headings, which say what it is about."""
-        return f"{self.heading}\n{self.text}" if self.heading else self.text
+    def searched_text(self) -> str:
+        """The text under its headings, which say what it is about."""
+        return self._under_headings(self.text)
 
-    @property
-    def content_hash(self) -> str:
-        """The same for the same searched text, whatever the file is called."""
-        return hashlib.sha256(self.embedded_text.encode()).hexdigest()
+    def windows(self) -> Iterator[str]:
+        """The sentences and rows of the text, the shortest ones together; joined they are it."""
+        begin = end = 0
+        for _, sentence_end in sentences(self.text):
+            if end > begin and sentence_end - begin > WINDOW_CHARACTERS:
+                yield self.text[begin:end]
+                begin = end
+            end = sentence_end
+        yield self.text[begin:]
+
+    def embedded_text(self, window: str) -> str:
+        """What a window's vector is made of."""
+        return self._under_headings(window.strip())
+
+    def _under_headings(self, text: str) -> str:
+        return f"{self.heading}\n{text}" if self.heading else text
+
+
+def content_hash(text: str) -> str:
+    """The same for the same embedded text, whatever its file is called."""
+    return hashlib.sha256(text.encode()).hexdigest()

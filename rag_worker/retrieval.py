@@ -1,34 +1,31 @@
-"""Question to passages: BM25 and vectors together, and whether the documents treat it at all."""
+"""Question to passages: BM25 and vectors together, and how sure it is that they treat it."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from rag_worker.cache import Vectors
+from rag_worker.documents.sections import PATH_SEPARATOR
 from rag_worker.generation import Generation, WordIndex
-from rag_worker.language import terms
+from rag_worker.intent import unit_number
+from rag_worker.language import query_terms, terms
 from rag_worker.passages import Passage
+from rag_worker.relevance import Baseline, baseline_name, probability
 
-DENSE_WEIGHT = 2.0
-"""The weight of the vectors' z-score beside BM25's. Recall at 1, 2, 4 on SQuAD-es (3,000
-questions, 1,996 paragraphs): vectors alone 67.7, 79.1, 86.5; BM25 71.9, 80.6, 87.5; 1:1 75.8,
-85.0, 91.4; 1:2 77.7, 86.8, 92.0; 1:3 77.9, 86.5, 92.2."""
-COVERAGE_WEIGHT = 0.07
-RELEVANT = 0.865
-"""A question is treated by the documents when cosine + COVERAGE_WEIGHT * coverage reaches this.
-The weight is from a logistic regression on SQuAD-es, questions with and without their article in
-the index. There, among 1,996 paragraphs about everything, 0.881 refuses 4 to 6 % of the answerable
-questions of articles held out and lets 15 to 21 % of the others through (area under the curve
-0.966; cosine alone 0.939, coverage alone 0.904; ``benchmarks/retrieval.py`` measures it). On an
-index of a course's size, about one subject, the two are further apart: of 300 SQuAD-es questions
-0.3 % pass at 0.865 as at 0.881, so the lower one is taken, which refuses fewer students."""
-RELEVANT_ACROSS_LANGUAGES = 0.83
-"""The cosine alone, where question and document have no words in common."""
+WINDOW_WEIGHT = 2.0
+PASSAGE_WEIGHT = 2.0
+"""Weights of the z-scores of a passage's best window and of the mean of its windows, beside
+BM25's, which has 1. Chosen on SQuAD-es for the windows and kept from falling on questions about
+whole sections by the mean; ``docs/retrieval.md`` has the table."""
 _EVIDENCE_HITS = 3
 """Coverage is the best of this many hits: the first is not always the one."""
+_SAME_WORDS = 0.85
+"""Passages whose shared part of words reaches this say the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Hit:
 
     Attributes:
         score: z-scores of BM25 and cosine, fused; comparable within one search only.
-        dense: cosine of question and passage.
+        dense: the best cosine of the question and a window of the passage.
         bm25: 0 where the question is in another language than the passage.
         coverage: share of the question's terms in the passage, by their rarity; None across
             languages.
@@ -56,60 +53,163 @@ class Retriever:
     """Searches one generation. Not for several threads at once: the embedding model is not."""
 
     def __init__(self, generation: Generation, embeddings: Embeddings) -> None:
-        self._generation = generation
+        self.generation = generation
         self._embeddings = embeddings
+        self._means = _passage_means(generation)
 
     @property
     def is_empty(self) -> bool:
         """Whether there are no passages at all."""
-        return not self._generation.passages
+        return not self.generation.passages
 
     def search(self, question: str, language: str, k: int) -> list[Hit]:
-        """The best ``k`` passages for a question in ``language``, best first."""
+        """The best ``k`` passages for a question in ``language``, best first.
+
+        Where two say the same, as copies of a file do, the first in document order stands for
+        both.
+        """
         query = np.asarray(self._embeddings.embed_query(question), dtype=np.float32)
-        dense = self._generation.vectors @ query
-        words = terms(question, language)
+        dense = np.maximum.reduceat(self.generation.vectors @ query, self.generation.starts)
+        similar = WINDOW_WEIGHT * _z_scores(dense) + PASSAGE_WEIGHT * _z_scores(self._means @ query)
+        words = query_terms(question, language)
         bm25 = np.zeros_like(dense)
-        score = _z_scores(dense)
-        index = self._generation.words.get(language)
+        score = similar / (WINDOW_WEIGHT + PASSAGE_WEIGHT)
+        index = self.generation.words.get(language)
         if index is not None:
             # Passages in other languages share no words with the question: their vectors decide.
             bm25[index.rows] = index.scores(words)
-            score[index.rows] = (DENSE_WEIGHT * score[index.rows] + _z_scores(bm25[index.rows])) / (
-                DENSE_WEIGHT + 1
+            score[index.rows] = (similar[index.rows] + _z_scores(bm25[index.rows])) / (
+                WINDOW_WEIGHT + PASSAGE_WEIGHT + 1
             )
-        best = np.argsort(-score, kind="stable")[:k]
         return [
             Hit(
-                passage=self._generation.passages[at],
+                passage=self.generation.passages[at],
                 score=float(score[at]),
                 dense=float(dense[at]),
                 bm25=float(bm25[at]),
-                coverage=self._coverage(words, self._generation.passages[at], language),
-                row=int(at),
+                coverage=self._coverage(words, self.generation.passages[at], language),
+                row=at,
             )
-            for at in best
+            for at in self._distinct(np.argsort(-score, kind="stable").tolist(), k)
         ]
 
+    def evidence(self, question: str, language: str, hits: Sequence[Hit]) -> float:
+        """The probability that the documents treat the question, which found ``hits``."""
+        spoken = [hit for hit in hits if hit.coverage is not None]
+        foreign = [hit.dense for hit in hits if hit.coverage is None]
+        baseline = self.generation.manifest.baselines.get(
+            baseline_name(question, language), Baseline()
+        )
+        chances = [0.0]
+        if spoken:
+            coverage = max(hit.coverage or 0.0 for hit in spoken[:_EVIDENCE_HITS])
+            best = max(hit.dense for hit in spoken)
+            chances.append(probability(best, baseline.spoken, coverage))
+        if foreign:
+            chances.append(probability(max(foreign), baseline.foreign, None))
+        return max(chances)
+
+    def whole(self, rows: Collection[int]) -> tuple[Passage, ...]:
+        """The passages of ``rows`` in document order, with the neighbours they cannot do without.
+
+        A passage that begins or ends in mid-sentence is followed into the next one, and one that
+        ends with an announcement (":") brings what it announces.
+        """
+        passages = self.generation.passages
+        wanted = set(rows)
+        for row in rows:
+            if row > 0 and _is_cut(passages[row - 1], passages[row]):
+                wanted.add(row - 1)
+            if row + 1 < len(passages) and _is_cut(passages[row], passages[row + 1]):
+                wanted.add(row + 1)
+        return tuple(passages[row] for row in sorted(wanted))
+
+    def section(self, question: str, language: str, most: int) -> tuple[Passage, ...]:
+        """The passages of the unit, section or file that a question names; none if it names none.
+
+        A unit is named by its number ("unit 2"), another section by all the words of its heading,
+        a file by those of its name. Of more than ``most`` passages some are taken at even
+        distances, the first among them.
+        """
+        asked = set(terms(question, language))
+        number = unit_number(question)
+        best: tuple[int, list[Passage]] = (0, [])
+        for path, passages in self._sections.items():
+            name = path[-1]
+            words = set(terms(name, passages[0].language))
+            if number is not None and unit_number(name) == number:
+                fitness = len(asked) + 1
+            elif words and words <= asked:
+                fitness = len(words)
+            else:
+                continue
+            if (fitness, len(passages)) > (best[0], len(best[1])):
+                best = fitness, passages
+        found = best[1]
+        step = max(1.0, len(found) / most)
+        return tuple(found[int(at * step)] for at in range(min(most, len(found))))
+
+    @functools.cached_property
+    def _sections(self) -> dict[tuple[str, ...], list[Passage]]:
+        """The passages below every file and heading, by its path."""
+        sections: dict[tuple[str, ...], list[Passage]] = {}
+        for passage in self.generation.passages:
+            names = [PurePath(passage.file).stem]
+            if passage.heading:
+                names += passage.heading.split(PATH_SEPARATOR)
+            for depth in range(1, len(names) + 1):
+                sections.setdefault((passage.file, *names[:depth]), []).append(passage)
+        return sections
+
+    def _distinct(self, order: Iterable[int], k: int) -> list[int]:
+        """The first ``k`` rows of ``order`` without those that repeat an earlier one."""
+        chosen: list[int] = []
+        for row in order:
+            if len(chosen) == k:
+                break
+            twin = next((at for at in chosen if self._say_the_same(at, row)), None)
+            if twin is None:
+                chosen.append(row)
+            elif row < twin:
+                chosen[chosen.index(twin)] = row
+        return chosen
+
+    def _say_the_same(self, first: int, second: int) -> bool:
+        one, other = self._words(first), self._words(second)
+        return len(one & other) >= _SAME_WORDS * max(len(one | other), 1)
+
+    @functools.cache  # noqa: B019 - lives as long as the generation
+    def _words(self, row: int) -> frozenset[str]:
+        passage = self.generation.passages[row]
+        return frozenset(terms(passage.text, passage.language))
+
     def _coverage(self, words: Sequence[str], passage: Passage, language: str) -> float | None:
-        index = self._generation.words.get(language)
+        index = self.generation.words.get(language)
         if passage.language != language or index is None:
             return None
         weights = {word: _rarity(word, index) for word in words}
-        present = set(terms(passage.embedded_text, language))
+        present = set(terms(passage.searched_text, language))
         total = sum(weights.values())
         return sum(w for word, w in weights.items() if word in present) / total if total else 0.0
 
 
-def is_covered(hits: Sequence[Hit]) -> bool:
-    """Whether the documents treat what was asked, by the evidence of the best hits."""
-    spoken = [hit for hit in hits if hit.coverage is not None]
-    foreign = [hit for hit in hits if hit.coverage is None]
-    coverage = max((hit.coverage or 0.0 for hit in spoken[:_EVIDENCE_HITS]), default=0.0)
-    dense = max((hit.dense for hit in spoken), default=0.0)
-    return dense + COVERAGE_WEIGHT * coverage >= RELEVANT or any(
-        hit.dense >= RELEVANT_ACROSS_LANGUAGES for hit in foreign
-    )
+def _passage_means(generation: Generation) -> Vectors:
+    """A unit vector for each passage: the mean of its windows, weighted by their lengths."""
+    if not generation.passages:
+        return generation.vectors
+    lengths = [len(window) for passage in generation.passages for window in passage.windows()]
+    weighted = generation.vectors * np.array(lengths, dtype=np.float32)[:, np.newaxis]
+    means: Vectors = np.add.reduceat(weighted, generation.starts)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    return means
+
+
+def _is_cut(first: Passage, second: Passage) -> bool:
+    """Whether what ``first`` says goes on in ``second``, the passage after it."""
+    if first.file != second.file:
+        return False
+    end, begin = first.text.rstrip()[-1:], second.text.lstrip()[:1]
+    return end == ":" or (begin.islower() and end not in '.!?…»”"')
 
 
 def _z_scores(values: Vectors) -> Vectors:

@@ -3,18 +3,29 @@
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from datetime import date
 
+from rag_worker.intent import is_yes_no
 from rag_worker.language import fold, sentences, terms
 from rag_worker.passages import Passage
+from rag_worker.wording import wording
 
 SUPPORTED_SHARE = 0.75
 """So much of a sentence's own words (those not in the question) must stand in the passage."""
+_NEAR_SENTENCES = 2
+"""A sentence's words must stand together in so many neighbouring sentences of the passage."""
 _CITATION = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]", re.I)
 _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")
 _PROMPT_TAG = re.compile(r"</?(?:passage|question)[^>\n]*>?")  # small models copy them
 _TAG = re.compile(r"</?\w[^>\n]*>")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+")
+_NEGATION = re.compile(
+    r"\b(?:no|not|never|nor|neither|none|without|cannot|except|nunca|jam[aá]s|ni|ning[uú]n\w*|sin"
+    r"|tampoco|salvo|excepto|unless)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_YES_OR_NO = re.compile(r"^(?:yes|no|s[ií])\b[\s,.;:]*", re.IGNORECASE)
 _ABSTENTION = re.compile(r"not in the documents", re.IGNORECASE)
 
 
@@ -31,30 +42,41 @@ def is_abstention(answer: str) -> bool:
     return bool(_ABSTENTION.search(answer))
 
 
-def supported_statements(
-    answer: str, passages: Sequence[Passage], question: str, language: str
-) -> list[Statement]:
-    """The sentences of ``answer`` that a passage supports, in order, each once.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The sentences that may be sent, and how many the model wrote."""
 
-    A cited passage that supports the sentence is kept; where none does, or nothing is cited, the
-    passage that supports it best is cited instead. Sentences that no passage supports are left
-    out. A passage supports a sentence when it holds all its numbers and names and most of its
-    words. Works only where passage and answer are in one language.
+    statements: list[Statement]
+    written: int
+
+
+def check(
+    answer: str, passages: Sequence[Passage], question: str, language: str, today: date
+) -> Checked:
+    """Keep the sentences of ``answer`` that a passage supports, in order, each once.
+
+    A passage supports a sentence when all its numbers, dates and names stand in it, and most of
+    its words together in neighbouring sentences, which deny something exactly where it does. A
+    cited passage that supports the sentence is kept; where none does, or nothing is cited, the
+    passage that supports it best is cited instead. Works only where passage and answer are in one
+    language.
     """
-    asked = set(terms(question, language))
-    given = _numbers(question)
-    contents = [set(terms(passage.embedded_text, language)) for passage in passages]
-    numbers = [_numbers(passage.embedded_text) for passage in passages]
-    names = [fold(passage.embedded_text) for passage in passages]
+    # To confirm is to say the question's own words again.
+    asked = set() if is_yes_no(question) else set(terms(question, language))
+    now = wording(language).date(today)
+    asked.update(terms(now, language))
+    given = _numbers(question) | _numbers(now)
+    grounds = [_Ground(passage, language) for passage in passages]
     statements: list[Statement] = []
-    for sentence, cited in _cited_sentences(answer):
-        words = set(terms(sentence, language))
+    sentences_written = _cited_sentences(answer)
+    for sentence, cited in sentences_written:
+        words = set(terms(_YES_OR_NO.sub("", sentence), language)) - asked
         shares = [
-            _share(words, content, asked)
-            if _numbers(sentence) <= known | given
-            and all(name in text or name in fold(question) for name in _names(sentence))
+            ground.share(words, sentence)
+            if _numbers(sentence) <= ground.numbers | given
+            and all(name in ground.text or name in fold(question) for name in _names(sentence))
             else 0.0
-            for content, known, text in zip(contents, numbers, names, strict=True)
+            for ground in grounds
         ]
         candidates = [at for at in cited if at < len(passages)] or range(len(passages))
         best = max(candidates, key=shares.__getitem__, default=None)
@@ -62,7 +84,38 @@ def supported_statements(
             best = max(range(len(passages)), key=shares.__getitem__)
         if shares[best] >= SUPPORTED_SHARE and all(sentence != s.text for s in statements):
             statements.append(Statement(sentence, best))
-    return statements
+    return Checked(statements, len(sentences_written))
+
+
+class _Ground:
+    """A passage as the check looks at it."""
+
+    def __init__(self, passage: Passage, language: str) -> None:
+        self.text = fold(passage.searched_text)
+        self.numbers = _numbers(passage.searched_text)
+        heading = set(terms(passage.heading or "", language))
+        spans = sentences(passage.text)
+        texts = [passage.text[begin:end] for begin, end in spans]
+        words = [set(terms(text, language)) for text in texts]
+        self._sentences = [
+            (words, bool(_NEGATION.search(text))) for words, text in zip(words, texts, strict=True)
+        ]
+        self._heading = heading
+
+    def share(self, words: Set[str], sentence: str) -> float:
+        """The largest part of ``words``, which are the sentence's own, that stands together.
+
+        The one of those sentences that holds most of them denies something where it does.
+        """
+        denies = bool(_NEGATION.search(_YES_OR_NO.sub("", sentence)))
+        best = 0.0
+        for at in range(len(self._sentences)):
+            near = self._sentences[at : at + _NEAR_SENTENCES]
+            held = set().union(self._heading, *(has for has, _ in near))
+            _, near_denies = max(near, key=lambda one: len(words & one[0]))
+            if words and near_denies == denies:
+                best = max(best, len(words & held) / len(words))
+        return best
 
 
 def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bool) -> str:
@@ -71,7 +124,7 @@ def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bo
     Questions, as a document's exercises have them, say nothing and do not count.
 
     Args:
-        fill: add the sentences that follow, and then those before, as far as ``limit`` allows.
+        fill: add what is around them, as far as ``limit`` and their paragraphs allow.
 
     Returns:
         At most ``limit`` characters, literally from ``text``.
@@ -81,6 +134,30 @@ def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bo
         set() if text[:end].endswith("?") else words & set(terms(text[begin:end], language))
         for begin, end in spans
     ]
+    first, last = _densest(spans, held, limit, fill)
+    if fill:
+        while (
+            last + 1 < len(spans)
+            and spans[last + 1][1] - spans[first][0] <= limit
+            and (text[: spans[last][1]].endswith(":") or not _parted(text, spans, last))
+        ):
+            last += 1
+        while (
+            first > 0
+            and spans[last][1] - spans[first - 1][0] <= limit
+            and not _parted(text, spans, first - 1)
+        ):
+            first -= 1
+    quoted = text[spans[first][0] : spans[last][1]] if spans else ""
+    if len(quoted) > limit:
+        quoted = quoted[:limit].rpartition(" ")[0] or quoted[:limit]
+    return quoted.strip()
+
+
+def _densest(
+    spans: Sequence[tuple[int, int]], held: Sequence[Set[str]], limit: int, fill: bool
+) -> tuple[int, int]:
+    """The first and the last of the neighbouring sentences that hold most words."""
     best, best_score = (0, 0), (-1, 0)
     starts = [at for at, words_held in enumerate(held) if words_held]
     for first in starts or range(len(spans)):
@@ -93,16 +170,12 @@ def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bo
             score = (len(found), spans[first][0] - spans[last][1])
             if score[0] > best_score[0] or (not fill and score > best_score):
                 best, best_score = (first, last), score
-    first, last = best
-    if fill:
-        while last + 1 < len(spans) and spans[last + 1][1] - spans[first][0] <= limit:
-            last += 1
-        while first > 0 and spans[last][1] - spans[first - 1][0] <= limit:
-            first -= 1
-    quoted = text[spans[first][0] : spans[last][1]] if spans else ""
-    if len(quoted) > limit:
-        quoted = quoted[:limit].rpartition(" ")[0] or quoted[:limit]
-    return quoted.strip()
+    return best
+
+
+def _parted(text: str, spans: Sequence[tuple[int, int]], at: int) -> bool:
+    """Whether a paragraph ends between a sentence and the next."""
+    return "\n\n" in text[spans[at][1] : spans[at + 1][0]]
 
 
 def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
@@ -123,11 +196,6 @@ def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
         if re.search(r"\w", _TAG.sub("", text)) and not text.endswith(("?", ":")):
             found.append((text, cited))
     return found
-
-
-def _share(words: Set[str], content: Set[str], asked: Set[str]) -> float:
-    own = words - asked
-    return len(own & content) / len(own) if own else 0.0  # the question said again
 
 
 def _numbers(text: str) -> set[str]:

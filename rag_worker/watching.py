@@ -33,6 +33,7 @@ _RETRY_SECONDS = 60.0
 _PASSED_ON = {
     *("document_location", "index_location", "embedding_model", "ollama_server_url"),
     *("document_max_mb", "document_max_pages", "document_timeout", "llm_model", "openai_base_url"),
+    *("azure_openai_endpoint", "azure_openai_api_key", "openai_api_version"),
 }
 
 log = structlog.get_logger()

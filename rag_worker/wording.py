@@ -1,5 +1,6 @@
 """The fixed sentences that students read, in their language."""
 
+import datetime
 import functools
 import tomllib
 from importlib import resources
@@ -15,10 +16,19 @@ class Wording(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     not_covered: str
+    closest: str
     no_documents: str
     quoted: str
+    greeting: str
+    commanding: str
+    left_out: str
+    other_language: str
+    part: str
     page: str
     slide: str
+    today: str
+    weekdays: list[str]
+    months: list[str]
 
     def place(self, passage: Passage) -> str:
         """Where a passage stands: the file, and its page, slide or last heading."""
@@ -27,6 +37,15 @@ class Wording(BaseModel):
         if passage.slide is not None:
             return f"{passage.file}, {self.slide.format(number=passage.slide)}"
         return f"{passage.file}, {passage.heading}" if passage.heading else passage.file
+
+    def date(self, day: datetime.date) -> str:
+        """The sentence that tells the model which day it is."""
+        return self.today.format(
+            weekday=self.weekdays[day.weekday()],
+            day=day.day,
+            month=self.months[day.month - 1],
+            year=day.year,
+        )
 
 
 @functools.cache

@@ -6,23 +6,29 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
+from rag_worker.documents.archive import check_archive, check_kind
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.sections import Sections
 
 _MEMORY = 2 * 2**30
-_MAX_CHARACTERS = 10_000_000
-"""About three thousand printed pages."""
+_DEEPEST = 100_000
+"""Calls within calls: a page of web builders nests thousands of elements."""
 _ZIPPED = {".docx", ".pptx", ".odt"}
 
 
 def load(
-    path: Path, name: str, max_bytes: int, max_pages: int
-) -> tuple[Sections, int | None, str | None]:
-    """Read ``path`` in this process.
+    path: Path,
+    name: str,
+    max_bytes: int,
+    max_pages: int,
+    recognised: dict[str, list[Any]] | None = None,
+) -> tuple[Sections, int | None, list[int]]:
+    """Read ``path`` in this process; ``recognised`` are the words of its scanned pages.
 
     Returns:
-        The text, the number of pages or slides, and what could not be read.
+        The text, the number of pages or slides, and the pages that are scans still to recognise.
 
     Raises:
         DocumentError: nothing could be read.
@@ -30,22 +36,29 @@ def load(
     # Each format's library is imported for its own files only: the process lives for one file.
     sections = Sections(name)
     pages: int | None = None
-    unread: list[int] = []
+    scanned: list[int] = []
     suffix = path.suffix.lower()
+    check_kind(path)
     if suffix in _ZIPPED:
-        from rag_worker.documents import office  # noqa: PLC0415
+        check_archive(path, max_bytes)
+    if suffix == ".docx":
+        from rag_worker.documents.word import load_docx  # noqa: PLC0415
 
-        office.check_archive(path, max_bytes)
-        if suffix == ".docx":
-            office.load_docx(path, sections)
-        elif suffix == ".odt":
-            office.load_odt(path, sections)
-        else:
-            pages = office.load_pptx(path, sections)
+        pages = load_docx(path, sections)
+    elif suffix == ".odt":
+        from rag_worker.documents.opendocument import load_odt  # noqa: PLC0415
+
+        pages = load_odt(path, sections)
+    elif suffix == ".pptx":
+        from rag_worker.documents.slides import load_pptx  # noqa: PLC0415
+
+        pages = load_pptx(path, sections)
     elif suffix == ".pdf":
+        from rag_worker.documents.ocr import as_words  # noqa: PLC0415
         from rag_worker.documents.pdf import load_pdf  # noqa: PLC0415
 
-        pages, unread = load_pdf(path, sections, max_pages)
+        known = {int(page): as_words(words) for page, words in (recognised or {}).items()}
+        pages, scanned = load_pdf(path, sections, max_pages, known)
     elif suffix == ".txt":
         from rag_worker.documents.plain import load_text  # noqa: PLC0415
 
@@ -54,47 +67,41 @@ def load(
         from rag_worker.documents import html  # noqa: PLC0415
 
         (html.load_markdown if suffix == ".md" else html.load_html)(path, sections)
-    return sections, pages, _unread_pages(unread, pages)
+    return sections, pages, scanned
 
 
-def _unread_pages(unread: list[int], pages: int | None) -> str | None:
-    if not unread:
-        return None
-    if len(unread) == pages:
-        return (
-            "Its pages are pictures without text, as a scanner makes them: "
-            "run it through text recognition (OCR) first."
-        )
-    shown = ", ".join(map(str, unread[:10])) + (", …" if len(unread) > 10 else "")
-    return f"Pages without text, probably scanned: {shown}. Run it through text recognition (OCR)."
-
-
-def _answer(request: dict[str, str | int]) -> dict[str, object]:
+def _answer(request: dict[str, Any]) -> dict[str, object]:
     path = Path(str(request["path"]))
     try:
-        sections, pages, problem = load(
-            path, str(request["name"]), int(request["max_bytes"]), int(request["max_pages"])
+        sections, pages, scanned = load(
+            path,
+            str(request["name"]),
+            int(request["max_bytes"]),
+            int(request["max_pages"]),
+            request.get("recognised"),
         )
     except DocumentError as error:
-        return {"documents": [], "pages": None, "problem": str(error)}
+        return _unread(str(error))
     except MemoryError:
-        return {"documents": [], "pages": None, "problem": "It needs too much memory: split it."}
-    except Exception as error:
+        return _unread("It needs too much memory: split it.")
+    except RecursionError:
+        return _unread("Its parts are nested too deeply: save it again, or as PDF.")
+    except PermissionError:
+        return _unread("It may not be read: give the worker the right to read it.")
+    except Exception:
         # The edge of one file: the libraries raise anything on damaged input.
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        problem = f"It is damaged or not what its name says ({reason}): save it again."
-        return {"documents": [], "pages": None, "problem": problem}
+        return _unread("It is damaged or not what its name says: save it again.")
     documents = sections.documents()
-    if not documents and problem is None:
-        problem = "There is no text in it."
-    if sum(len(document.page_content) for document in documents) > _MAX_CHARACTERS:
-        documents = []
-        problem = "It holds more text than a book of three thousand pages: split the file."
     return {
         "documents": [[document.page_content, document.metadata] for document in documents],
         "pages": pages,
-        "problem": problem,
+        "problem": None if documents or scanned else "There is no text in it.",
+        "scanned": scanned,
     }
+
+
+def _unread(problem: str) -> dict[str, object]:
+    return {"documents": [], "pages": None, "problem": problem}
 
 
 def main() -> None:
@@ -105,6 +112,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    sys.setrecursionlimit(_DEEPEST)
     # Whatever a library prints must not end up in the answer.
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)

@@ -1,62 +1,278 @@
 """Formulas as one line of text: MathML and Office Math have the same few shapes."""
 
-from collections.abc import Callable
+import re
 from typing import Any
 
-_SILENT = {"annotation", "annotation-xml", "mphantom"}
 _LEAVES = {"mi", "mn", "mo", "mtext", "ms", "t"}
-_ACCENTS = {"→": "→", "^": "^", "¯": "¯", "ˆ": "^", "\u20d7": "→", "\u0302": "^", "\u0305": "¯"}
+_ANNOTATIONS = {"annotation", "annotation-xml"}
+_OFF = {"0", "false", "off"}
+_SEAM = "\ue000"
+"""Where a script or a fraction ends: what follows must not be read as a part of it."""
+_NEXT_CELL = "\ue001"
+_COMBINING = {
+    **dict.fromkeys("→⟶⃗⇀", "\u20d7"),
+    **dict.fromkeys("^ˆ\u0302", "\u0302"),
+    **dict.fromkeys("¯‾ˉ―_\u0305\u0304", "\u0305"),
+    **dict.fromkeys("~˜∼\u0303", "\u0303"),
+    **dict.fromkeys("˙.\u0307", "\u0307"),
+    **dict.fromkeys("¨\u0308", "\u0308"),
+}
+_ACCENT_NAMES = {"\u20d7": "vec", "\u0302": "hat", "\u0305": "bar", "\u0303": "tilde"}
+_BRACES = set("⏞⏟︷︸⎴⎵")
+_TIGHT = set("/()[]|‖′″!°,.:;'%∂∇√")
+_MARKS = {"′", "″", "‴", "'", "°", "*", "†"}
+_RELATIONS = tuple("=≈≡<>≤≥≠∝→⇒⇔+−±-")
+_SIMPLE = re.compile(r"(\d[\d,.]*|[^\W\d][\w⃗̂̅̃′]*)(_\w+)?(\^\w+)?")
+_WORD = re.compile(r"[\w⃗̂̅̃]+")
 
 
 def linear(element: Any) -> str:
-    """The formula as readable text: ``(a + b)/2``, ``x^2``, ``√(x)``. Nothing is dropped."""
-    return " ".join(_text(element).split())
+    """The formula as readable text: ``(a + b)/2``, ``x^2``, ``√(x)``, ``[1, 0; 0, 1]``.
+
+    Elements that are not known keep their text, in order.
+    """
+    text = " ".join(_text(element).split())
+    text = re.sub(rf"(?<=\w){_SEAM}+(?=\w)", " ", text).replace(_SEAM, "")
+    text = re.sub(r"(?<=\d) ?([,.]) ?(?=\d)", r"\1", text).replace(_NEXT_CELL, ", ")
+    text = re.sub(r"(^|[(\[{=,;<>≤≥≈→] ?)([−+±-]) (?=\S)", r"\1\2", text)  # a sign, no operation
+    text = re.sub(r" (?=[,;.)\]!′°])", "", text)
+    return re.sub(r"(?<=[(\[]) | (?=_\(|\^\()", "", text)
 
 
 def _text(element: Any) -> str:
     if not isinstance(element.tag, str):  # a comment or a processing instruction
         return ""
     name = _name(element)
-    if name in _SILENT or name.endswith("Pr"):
+    if name.endswith("Pr") or name in _ANNOTATIONS or name == "mphantom":
         return ""
     if name in _LEAVES:
-        text = element.text or ""
-        return f" {text.strip()} " if name == "mo" and len(text.strip()) == 1 else text
-    parts = [_text(child) for child in element]
-    shape = _SHAPES.get(name)
-    if shape:
-        # Properties of Office Math are silent children and come first.
-        filled = parts[len(parts) - shape[0] :] if len(parts) >= shape[0] else None
-        return shape[1](filled) if filled else "".join(parts)
-    return _bracketed(element, name, parts)
+        return _leaf(name, element)
+    parts = _parts(element)
+    if name in _POSITIONS:
+        ordered = [text for _, text in parts]
+    elif name in _NAMED:
+        # Office Math names its arguments; the order in the file is not always that of reading.
+        first = dict(reversed(parts))
+        ordered = [first.get(key, "") for key in _NAMED[name]]
+        taken = [key for key in _NAMED[name] if key in first]
+        for key, text in parts:
+            if key in taken:
+                taken.remove(key)
+            else:
+                ordered.append(text)
+    else:
+        return _container(element, name, parts)
+    count = _POSITIONS.get(name) or len(_NAMED[name])
+    ordered += [""] * (count - len(ordered))
+    return _shape(element, name, ordered[:count]) + "".join(ordered[count:])
 
 
-def _bracketed(element: Any, name: str, parts: list[str]) -> str:
-    inside = ", ".join(filter(str.strip, parts))
+def _parts(element: Any) -> list[tuple[str, str]]:
+    """The children's names and texts; stray text between them is kept under an empty name."""
+    parts = []
+    if (element.text or "").strip():
+        parts.append(("", element.text))
+    for child in element:
+        text = _text(child)
+        if isinstance(child.tag, str) and not _name(child).endswith("Pr"):
+            parts.append((_name(child), text))
+        if (child.tail or "").strip():
+            parts.append(("", child.tail))
+    return parts
+
+
+def _leaf(name: str, element: Any) -> str:
+    text = (element.text or "") + "".join(
+        (_text(child) if isinstance(child.tag, str) else "") + (child.tail or "")
+        for child in element
+    )
+    core = text.strip()
+    if name == "mo" and core in (",", ";"):
+        return f"{core} "
+    if name == "t":
+        return re.sub(r"\s*([=≈<>≤≥≡→⇒])\s*", r" \1 ", text)
+    if name == "mo" and core not in _TIGHT:
+        return f" {core} "
+    if name == "mi" and len(core) > 1 and core.isalpha():
+        return f" {core} "  # the name of a function
+    return core if name in ("mi", "mn", "mo") else text
+
+
+_POSITIONS = {
+    **dict.fromkeys(("mfrac", "msup", "msub", "mroot", "mover", "munder"), 2),
+    **dict.fromkeys(("msubsup", "munderover"), 3),
+}
+_NAMED = {
+    "f": ("num", "den"),
+    "sSup": ("e", "sup"),
+    "sSub": ("e", "sub"),
+    "sSubSup": ("e", "sub", "sup"),
+    "sPre": ("sub", "sup", "e"),
+    "rad": ("deg", "e"),
+    "nary": ("sub", "sup", "e"),
+    "limLow": ("e", "lim"),
+    "limUpp": ("e", "lim"),
+    "func": ("fName", "e"),
+}
+
+
+def _shape(element: Any, name: str, parts: list[str]) -> str:  # noqa: PLR0912 - a case a shape
+    match name:
+        case "mfrac" | "f":
+            text = f"{_SEAM}{_group(parts[0], _SIMPLE)}/{_group(parts[1], _SIMPLE)}{_SEAM}"
+            bar = element.get("linethickness", "") or _property(element, "type", "")
+            if bar in ("0", "0pt", "0px", "noBar"):  # a binomial coefficient
+                text = f"{parts[0].strip()}; {parts[1].strip()}"
+        case "msup" | "sSup":
+            text = f"{parts[0].rstrip()}{_script('^', parts[1])}"
+        case "msub" | "sSub":
+            text = f"{parts[0].rstrip()}{_script('_', parts[1])}"
+        case "munder" | "limLow":
+            text = f"{_under(parts[0], parts[1])} "
+        case "msubsup" | "sSubSup":
+            text = f"{parts[0].rstrip()}{_script('_', parts[1])}{_script('^', parts[2])}"
+        case "munderover":
+            text = f"{parts[0].rstrip()}{_script('_', parts[1])}{_script('^', parts[2])} "
+        case "mover" | "limUpp":
+            text = _over(parts[0], parts[1])
+        case "sPre":
+            text = f" {_script('_', parts[0])}{_script('^', parts[1])} {parts[2].strip()}"
+        case "mroot":
+            text = _root(parts[1], parts[0])
+        case "rad":
+            text = _root(parts[0], parts[1])
+        case "func":
+            text = f" {parts[0].strip()} {parts[1].strip()} "
+        case _:  # nary
+            sign = _property(element, "chr", "∫")
+            text = f" {sign}{_script('_', parts[0])}{_script('^', parts[1])} {parts[2].strip()} "
+    return text
+
+
+def _container(  # noqa: PLR0912 - a case a shape
+    element: Any, name: str, parts: list[tuple[str, str]]
+) -> str:
+    texts = [text for _, text in parts]
+    inside = "".join(texts)
     match name:
         case "semantics":
-            text = parts[0] if parts else ""
+            text = inside if inside.strip() else _annotation(element)
         case "msqrt":
-            text = f"√({''.join(parts).strip()})"
-        case "mspace":
+            text = _root("", inside)
+        case "mspace" | "tab" | "br":
             text = " "
+        case "mglyph":
+            text = element.get("alt", "")
         case "mfenced":
-            text = f"{element.get('open', '(')}{inside}{element.get('close', ')')}"
+            # "," stands for each of the argument separators, as almost everywhere.
+            joined = ", ".join(filter(str.strip, texts))
+            text = f"{element.get('open', '(')}{joined}{element.get('close', ')')}"
         case "d":
             opening, closing = _property(element, "begChr", "("), _property(element, "endChr", ")")
-            text = f"{opening}{inside}{closing}"
+            joined = (_property(element, "sepChr", "|") or " ").join(texts)
+            text = f"{opening}{joined.strip()}{closing}"
         case "acc":
-            accent = _property(element, "chr", "^")
-            text = f"{_ACCENTS.get(accent, accent)}{''.join(parts)}"
-        case "nary":
-            sign = _property(element, "chr", "∫")
-            low, high, body = parts[-3:] if len(parts) >= 3 else ("", "", "".join(parts))
-            text = f" {sign}_{_group(low)}^{_group(high)} {body}"
+            text = _over(inside, _property(element, "chr", "^"))
+        case "bar":
+            text = _over(inside, "¯") if _property(element, "pos", "bot") == "top" else inside
+        case "groupChr":
+            text = _over(inside, _property(element, "chr", "⏟"))
+        case "phant":
+            text = "" if _property(element, "show", "1") in _OFF else inside
+        case "mtable" | "m" | "eqArr":
+            rows = [text.replace("&", "") if name == "eqArr" else text for text in texts]
+            text = "; ".join(row.strip() for row in rows if row.strip(f" ,{_SEAM}{_NEXT_CELL}"))
+            if name == "m" and not _in_brackets(element):
+                text = f"[{text}]"
+        case "mlabeledtr":
+            text = f"{_cells(texts[1:])} {''.join(texts[:1])}"
         case "mtr" | "mr":
-            text = f"{inside}; "
+            text = _cells(texts)
+        case "mmultiscripts":
+            text = _multiscripts(parts)
+        case "oMathPara" | "mstack" | "mlongdiv":
+            text = " ".join(texts)
         case _:
-            text = "".join(parts)
+            text = inside
     return text
+
+
+def _in_brackets(matrix: Any) -> bool:
+    outer = matrix.getparent().getparent() if matrix.getparent() is not None else None
+    return outer is not None and _name(outer) == "d"
+
+
+def _cells(cells: list[str]) -> str:
+    """A row: an equation that is aligned at its signs is read through, a matrix has commas."""
+    row = ""
+    for cell in (cell.strip() for cell in cells):
+        aligned = cell.startswith(_RELATIONS) or row.endswith(_RELATIONS)
+        row = f"{row}{' ' if aligned else _NEXT_CELL}{cell}" if row and cell else row + cell
+    return row
+
+
+def _multiscripts(parts: list[tuple[str, str]]) -> str:
+    names = [name for name, _ in parts]
+    texts = ["" if name in ("none", "mprescripts") else text for name, text in parts]
+    at = names.index("mprescripts") if "mprescripts" in names else len(parts)
+
+    def scripts(some: list[str]) -> str:
+        return "".join(_script("_^"[number % 2], text) for number, text in enumerate(some))
+
+    return f" {scripts(texts[at + 1 :])} {''.join(texts[:1]).strip()}{scripts(texts[1:at])}"
+
+
+def _annotation(element: Any) -> str:
+    """What the formula was typed as, for want of anything else."""
+    for child in element:
+        if isinstance(child.tag, str) and _name(child) == "annotation":
+            return f" {''.join(child.itertext()).strip()} "
+    return ""
+
+
+def _root(degree: str, radicand: str) -> str:
+    sign = f"root{_script('_', degree)}" if degree.strip() else "√"
+    return f"{sign}({radicand.strip()})"
+
+
+def _over(base: str, above: str) -> str:
+    base, above = base.strip(), above.strip()
+    mark = _COMBINING.get(above)
+    if above in _BRACES:
+        return base
+    if mark is None:
+        return f"{base}{_script('^', above)}"
+    if len(base) == 1:
+        return base + mark
+    return f"{_ACCENT_NAMES[mark]}({base})" if mark in _ACCENT_NAMES else base + mark
+
+
+def _under(base: str, below: str) -> str:
+    base, below = base.rstrip(), below.strip()
+    return base if below in _BRACES | {"_", "¯", "\u0332"} else f"{base}{_script('_', below)}"
+
+
+def _script(sign: str, text: str) -> str:
+    if sign == "^" and text.strip(f" {_SEAM}") in _MARKS:
+        return text.strip(f" {_SEAM}")
+    return f"{sign}{_group(text, _WORD)}{_SEAM}" if text.strip(f" {_SEAM}") else ""
+
+
+def _group(text: str, simple: re.Pattern[str]) -> str:
+    text = text.strip(f" {_SEAM}")
+    return text if len(text) <= 1 or simple.fullmatch(text) or _enclosed(text) else f"({text})"
+
+
+def _enclosed(text: str) -> bool:
+    """Whether one pair of brackets holds the whole text."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return False
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return at == len(text) - 1
+    return False
 
 
 def _name(element: Any) -> str:
@@ -64,29 +280,10 @@ def _name(element: Any) -> str:
 
 
 def _property(element: Any, name: str, default: str) -> str:
-    for child in element.iter():
-        if isinstance(child.tag, str) and _name(child) == name:
-            return next(iter(child.attrib.values()), "")
+    """A value of the element's own properties, which Office Math keeps in a child ``…Pr``."""
+    for properties in element:
+        if isinstance(properties.tag, str) and _name(properties) == f"{_name(element)}Pr":
+            for child in properties:
+                if isinstance(child.tag, str) and _name(child) == name:
+                    return next(iter(child.attrib.values()), default and "")
     return default
-
-
-def _group(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= 1 or text.isalnum() else f"({text})"
-
-
-_SHAPES: dict[str, tuple[int, Callable[[list[str]], str]]] = {
-    "mfrac": (2, lambda p: f"{_group(p[0])}/{_group(p[1])}"),
-    "f": (2, lambda p: f"{_group(p[0])}/{_group(p[1])}"),
-    "msup": (2, lambda p: f"{p[0].strip()}^{_group(p[1])}"),
-    "sSup": (2, lambda p: f"{p[0].strip()}^{_group(p[1])}"),
-    "msub": (2, lambda p: f"{p[0].strip()}_{_group(p[1])}"),
-    "sSub": (2, lambda p: f"{p[0].strip()}_{_group(p[1])}"),
-    "msubsup": (3, lambda p: f"{p[0].strip()}_{_group(p[1])}^{_group(p[2])}"),
-    "sSubSup": (3, lambda p: f"{p[0].strip()}_{_group(p[1])}^{_group(p[2])}"),
-    "mroot": (2, lambda p: f"root_{_group(p[1])}({p[0].strip()})"),
-    "rad": (2, lambda p: (f"root_{_group(p[0])}" if p[0].strip() else "√") + f"({p[1].strip()})"),
-    "mover": (2, lambda p: f"{_ACCENTS.get(p[1].strip(), '^' + _group(p[1]))}{p[0].strip()}"),
-    "munder": (2, lambda p: f"{p[0].strip()}_{_group(p[1])}"),
-    "munderover": (3, lambda p: f"{p[0].strip()}_{_group(p[1])}^{_group(p[2])}"),
-}

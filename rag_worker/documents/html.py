@@ -1,13 +1,17 @@
 """HTML, and Markdown through it."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lxml.html
 from lxml import etree
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
 
+from rag_worker.documents.drawing import link_text
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.formulas import linear
 from rag_worker.documents.plain import decode
@@ -15,98 +19,385 @@ from rag_worker.documents.sections import Sections
 
 _SKIPPED = {
     *("script", "style", "noscript", "template", "head", "nav", "iframe", "object", "svg"),
-    *("button", "select", "input", "textarea"),
+    *("button", "select", "input", "textarea", "dialog", "datalist", "audio", "video", "canvas"),
 }
 _INLINE = {
     *("a", "abbr", "b", "bdi", "bdo", "br", "cite", "code", "data", "del", "dfn", "em", "font"),
     *("i", "img", "ins", "kbd", "label", "mark", "math", "q", "s", "samp", "small", "span"),
-    *("strong", "sub", "sup", "time", "tt", "u", "var", "wbr"),
+    *("strong", "sub", "sup", "time", "tt", "u", "var", "wbr", "script", "big", "strike", "ruby"),
+    *("rb", "rt", "rp", "acronym", "nobr"),
 }
 _HEADING = re.compile(r"h([1-6])$")
-_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0[^.\d]?", re.I)
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
+_DECLARED = re.compile(
+    rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w:.-]{1,40})"
+    rb"|<\?xml[^>]{0,100}encoding=[\"']([\w.-]{1,40})",
+    re.I,
+)
+# Text that no reader sees, by the style of an element or of its class.
+_HIDDEN = re.compile(
+    r"display:none|visibility:(hidden|collapse)|opacity:0(\.0+)?(;|$|!)"
+    r"|font-size:(0|[01](\.\d+)?(px|pt)|0?\.0\d*r?em)(;|$|!)"
+    r"|(left|top|right|text-indent|margin-left|margin-top):-\d{4,}"
+    r"|clip:rect\(0(px)?[,0px]*\)|clip-path:inset\((50|100)%"
+    r"|(?<![-\w])color:(transparent|rgba\([^)]*,0(\.0+)?\))"
+)
+_WHITE = re.compile(r"(?<![-\w])color:(white|#fff(fff)?|rgb\(255,255,255\))(;|$|!)")
+_BACKGROUND = re.compile(r"background(-color|-image)?:(?!white|#fff|none|transparent)")
+_RULE = re.compile(r"([^{}]*)\{([^{}]*)\}")
+_SELECTOR = re.compile(r"([a-z][\w-]*)?([.#])(-?[a-z_][\w-]*)", re.I)
+# What KaTeX and MathJax draw beside the formula itself.
+_DRAWN_FORMULAS = {"katex-html", "MathJax", "MathJax_Preview", "MathJax_Display", "MathJax_SVG"}
+_MOST_ROWS_SPANNED = 1000
 
 
 def load_html(path: Path, sections: Sections) -> None:
-    """Read an HTML page. Scripts, navigation and hidden text are left out."""
+    """Read an HTML page. Scripts, navigation and hidden text are left out.
+
+    ``aria-hidden`` hides from screen readers only, and what stands in it is kept.
+    """
     # LangChain's BSHTMLLoader gives the page as one text: no headings, no tables, no formulas.
-    _read(decode(path.read_bytes()), sections)
+    data = path.read_bytes()
+    declared = _DECLARED.search(data[:4096])
+    encoding = (declared[1] or declared[2]).decode("ascii", "replace") if declared else None
+    _read(decode(data, encoding), sections)
 
 
 def load_markdown(path: Path, sections: Sections) -> None:
     """Read Markdown with tables and embedded HTML; formulas stay as they are written."""
-    text = _FRONT_MATTER.sub("", decode(path.read_bytes()).replace("\r\n", "\n"))
-    _read(MarkdownIt("commonmark", {"html": True}).enable("table").render(text), sections)
+    text = _FRONT_MATTER.sub("", decode(path.read_bytes()))
+    _read(_MARKDOWN.render(text), sections)
+
+
+# A formula in TeX, of any length that a page shows; single dollars as Pandoc reads them, or
+# "from $5 to $9" would be one.
+_TEX = re.compile(
+    r"\$\$.{1,3000}?\$\$|\$(?![\s$])[^$\n]{0,500}?(?<![\s\\])\$(?!\d)"
+    r"|\\\(.{1,3000}?\\\)|\\\[.{1,3000}?\\\]|\\begin\{(\w+\*?)\}.{1,3000}?\\end\{\1\}",
+    re.S,
+)
+
+
+def _tex(state: StateInline, silent: bool) -> bool:
+    """A rule for the Markdown parser: formulas are no emphasis and lose no backslashes."""
+    if state.src[state.pos] not in "$\\":
+        return False
+    match = _TEX.match(state.src, state.pos, state.posMax)
+    if not match:
+        return False
+    if not silent:
+        state.push("text", "", 0).content = match[0]
+    state.pos = match.end()
+    return True
+
+
+def _tex_block(state: StateBlock, line: int, end: int, silent: bool) -> bool:
+    """A rule for formulas on lines of their own, whose lines may look like lists or headings."""
+    start = state.bMarks[line] + state.tShift[line]
+    match = _TEX.match(state.src, start)
+    if not match or not match[0].startswith(("$$", "\\[", "\\begin")):
+        return False
+    last = line + match[0].count("\n")
+    if last >= end or state.src[match.end() : state.eMarks[last]].strip(" .,;"):
+        return False
+    if not silent:
+        state.line = last + 1
+        state.push("paragraph_open", "p", 1)
+        state.push("inline", "", 0).children = []
+        state.tokens[-1].content = state.src[start : state.eMarks[last]]
+        state.push("paragraph_close", "p", -1)
+    return True
+
+
+_MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+_MARKDOWN.inline.ruler.before("escape", "tex", _tex)
+_MARKDOWN.block.ruler.before("code", "tex", _tex_block, {"alt": ["paragraph", "reference"]})
 
 
 def _read(html: str, sections: Sections) -> None:
     # An encoding declaration would contradict the text, which is decoded already.
-    html = re.sub(r"\A\s*<\?xml[^>]*\?>", "", html)
+    html = re.sub(r"\A\s*<\?xml[^>]*\?>", "", html).replace("\0", "")
     if not html.strip():
         raise DocumentError("The file is empty.")
-    parser = lxml.html.HTMLParser(no_network=True, huge_tree=False)
+    parser = lxml.html.HTMLParser(no_network=True, huge_tree=True)
     try:
         root = lxml.html.document_fromstring(html, parser=parser)
-    except etree.LxmlError:
+    except (etree.LxmlError, ValueError):
         raise DocumentError("It is not HTML that can be read: save it again as HTML.") from None
-    _children(root, sections)
+    if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
+        raise DocumentError(
+            "Its elements are nested more than two thousand deep, where nothing can be read: "
+            "save the page as PDF."
+        )
+    _Page(root, sections).read()
 
 
-def _children(element: Any, sections: Sections, prefix: str = "") -> None:
-    """Make a paragraph of every run of inline text, and go down into the blocks between."""
-    run = [element.text or ""]
+class _Page:
+    """Reads the tree of one page into ``sections``."""
 
-    def end_run() -> None:
-        nonlocal prefix
-        text = " ".join("".join(run).split())
-        if text:
-            sections.paragraph(prefix + text)
-            prefix = ""
-        run.clear()
+    def __init__(self, root: Any, sections: Sections) -> None:
+        self._root = root
+        self._sections = sections
+        self._rules = dict(_rules(root))
 
-    for child in element:
-        if _is_shown(child):
-            if child.tag in _INLINE:
-                run.append(_inline(child))
+    def read(self) -> None:
+        """Add the whole page."""
+        self._children(self._root)
+
+    def _children(self, element: Any, prefix: str = "") -> None:
+        """Make a paragraph of every run of inline text, and go down into the blocks between."""
+        run = [element.text or ""]
+
+        def end_run() -> None:
+            nonlocal prefix
+            text = _lines("".join(run))
+            if text:
+                self._sections.paragraph(prefix + text)
+                prefix = ""
+            run.clear()
+
+        number = _start(element)
+        for child in element:
+            if self._is_shown(child):
+                if _local(child) in _INLINE and not _holds_blocks(child):
+                    run.append(self._inline(child))
+                else:
+                    end_run()
+                    if child.tag == "li" and number is not None:
+                        number = _item_number(child, number)
+                        self._children(child, f"{_spelled(number, element)}. ")
+                        number += 1
+                    else:
+                        self._block(child)
+            run.append(child.tail or "")
+        end_run()
+
+    def _block(self, element: Any) -> None:
+        if heading := _HEADING.match(element.tag):
+            self._sections.heading(int(heading[1]), self._inline(element))
+        elif element.tag == "table":
+            self._table(element)
+        elif element.tag == "pre":
+            self._sections.paragraph(_code(element))
+        elif element.tag == "dl":
+            self._definitions(element)
+        else:
+            self._children(element, prefix="- " if element.tag == "li" else "")
+
+    def _definitions(self, element: Any) -> None:
+        """A term and its definition are one paragraph: ``term: definition``."""
+        terms: list[str] = []
+        for child in element.iter("dt", "dd"):
+            if not self._is_shown(child) or next(child.iterancestors("dl"), None) is not element:
+                continue
+            text = _lines(self._inline(child))
+            if child.tag == "dt":
+                terms.append(text.removesuffix(":"))
             else:
-                end_run()
-                _block(child, sections)
-        run.append(child.tail or "")
-    end_run()
+                self._sections.paragraph(": ".join(filter(None, [", ".join(terms), text])))
+                terms = []
+        self._sections.paragraph(", ".join(terms))
+
+    def _table(self, table: Any) -> None:
+        if table.find(".//table") is not None or _is_layout(table):
+            self._children(table)  # a table around tables places them on the page
+            return
+        caption = table.find("caption")
+        if caption is not None and self._is_shown(caption):
+            self._sections.paragraph(_lines(self._inline(caption)))
+        self._sections.table(self._rows(table))
+
+    def _rows(self, table: Any) -> Iterator[list[str]]:
+        """A cell that spans rows is repeated, one that spans columns is not."""
+        spanning: dict[int, tuple[int, str]] = {}  # by column: rows still covered, and the text
+        for row in table.iter("tr"):
+            if not self._is_shown(row) or any(
+                not self._is_shown(parent) for parent in row.iterancestors("tbody", "thead")
+            ):
+                continue
+            cells = [cell for cell in row if cell.tag in ("td", "th")]
+            texts: list[str] = []
+            column = 0
+            for cell in cells:
+                while column in spanning:
+                    texts.append(_spanned(spanning, column))
+                    column += 1
+                if self._is_shown(cell):
+                    texts.append(self._inline(cell))
+                    rows = min(_int(cell.get("rowspan")), _MOST_ROWS_SPANNED)
+                    if rows > 1:
+                        spanning[column] = rows, texts[-1]
+                        _spanned(spanning, column)
+                column += min(_int(cell.get("colspan")), 1000)
+            for left in sorted(at for at in spanning if at >= column):
+                texts.append(_spanned(spanning, left))
+            yield texts
+
+    def _inline(self, element: Any) -> str:
+        tag = _local(element)
+        if tag == "math":
+            return f" {linear(element)} "
+        if tag == "script":
+            return _tex_script(element)
+        if tag == "br":
+            return "\n"
+        if tag == "img":
+            return f" {element.get('alt', '')} "
+        parts = [element.text or ""]
+        for child in element:
+            if self._is_shown(child):
+                # Blocks inside a cell or a heading must not run into each other.
+                inner = self._inline(child)
+                parts.append(inner if _local(child) in _INLINE else f" {inner} ")
+            parts.append(child.tail or "")
+        text = "".join(parts)
+        if tag in ("sup", "sub") and re.fullmatch(r"[\w+−-]{1,12}", text.strip()):
+            # x² must not become x2; the marks of footnotes and "1st" are no powers.
+            text = text if _is_ordinal(text) else f"{'^' if tag == 'sup' else '_'}{text.strip()}"
+        elif tag == "a":
+            address = element.get("href", "")
+            text = link_text(text, address) if address.startswith("mailto:") else text
+        return text
+
+    def _is_shown(self, element: Any) -> bool:
+        if not isinstance(element.tag, str) or element.get("hidden") is not None:
+            return False
+        if element.tag in _SKIPPED:
+            return element.tag == "script" and element.get("type", "").startswith("math/")
+        classes = element.get("class", "").split()
+        style = _compact(element.get("style", ""))
+        if element.get("color") and element.tag == "font":
+            style += f";color:{element.get('color').lower()}"
+        for name in (*(f".{one}" for one in classes), f"#{element.get('id', '')}"):
+            style = f"{self._rules.get(name, '')};{style}"
+        if not _DRAWN_FORMULAS.isdisjoint(classes) and _has_source(element):
+            return False
+        if not style.strip(";"):
+            return True
+        white = _WHITE.search(style) and not self._has_background(element, style)
+        return not (_HIDDEN.search(style) or white)
+
+    def _has_background(self, element: Any, style: str) -> bool:
+        """Whether white text would show: on a colour of its own, or of anything around it."""
+        if _BACKGROUND.search(style):
+            return True
+        for parent in element.iterancestors():
+            names = (f".{one}" for one in parent.get("class", "").split())
+            styles = [self._rules.get(name, "") for name in names]
+            styles += [_compact(parent.get("style", "")), self._rules.get(parent.tag, "")]
+            if parent.get("bgcolor") or any(map(_BACKGROUND.search, styles)):
+                return True
+        return False
 
 
-def _block(element: Any, sections: Sections) -> None:
-    if heading := _HEADING.match(element.tag):
-        sections.heading(int(heading[1]), _inline(element))
-    elif element.tag == "table":
-        rows = [[_inline(cell) for cell in row if _is_shown(cell)] for row in element.iter("tr")]
-        sections.table(rows)
-    elif element.tag == "pre":
-        sections.paragraph(element.text_content())
-    else:
-        _children(element, sections, prefix="- " if element.tag == "li" else "")
+def _rules(root: Any) -> Iterator[tuple[str, str]]:
+    """The declarations of simple selectors (``.class``, ``#id``, an element) in style sheets."""
+    found: dict[str, str] = {}
+    for sheet in root.iter("style"):
+        text = re.sub(r"/\*.*?\*/", "", sheet.text or "", flags=re.S)
+        # What stands in @media print and the like is not what the screen shows.
+        text = re.sub(r"@[^{};]*(;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", "", text)
+        for selectors, declarations in _RULE.findall(text):
+            for selector in selectors.split(","):
+                simple = selector.strip()
+                if match := _SELECTOR.fullmatch(simple):
+                    name = f"{match[2]}{match[3]}"
+                elif re.fullmatch(r"[a-z][a-z0-9]*", simple, re.I):
+                    name = simple.lower()
+                else:
+                    continue
+                found[name] = f"{found.get(name, '')};{_compact(declarations)}"
+    yield from found.items()
 
 
-def _inline(element: Any) -> str:
-    if element.tag == "math":
-        return f" {linear(element)} "
-    if element.tag == "br":
-        return "\n"
-    if element.tag == "img":
-        return f" {element.get('alt', '')} "
-    parts = [element.text or ""]
-    for child in element:
-        if _is_shown(child):
-            # Blocks inside a cell or a heading must not run into each other.
-            parts.append(_inline(child) if child.tag in _INLINE else f" {_inline(child)} ")
-        parts.append(child.tail or "")
-    return "".join(parts)
+def _compact(style: str) -> str:
+    return re.sub(r"\s+", "", style).lower()
 
 
-def _is_shown(element: Any) -> bool:
-    return (
-        isinstance(element.tag, str)
-        and element.tag not in _SKIPPED
-        and element.get("hidden") is None
-        and not _HIDDEN.search(element.get("style", ""))
+def _local(element: Any) -> str:
+    """The element's name without a prefix: formulas come as ``math`` and as ``mml:math``."""
+    return str(element.tag).rpartition(":")[2]
+
+
+def _holds_blocks(element: Any) -> bool:
+    """Whether an inline element is wrapped around paragraphs, as converters leave it."""
+    return element.tag in ("a", "b", "font", "span", "ins") and any(
+        True for _ in element.iter("p", "div", "table", "ul", "ol", "h1", "h2", "h3", "pre")
     )
+
+
+def _lines(text: str) -> str:
+    """White space is one space, as a browser shows it; it does not show line ends either."""
+    return " ".join(text.split())
+
+
+def _code(element: Any) -> str:
+    """Code, verbatim; with its language where the page names it."""
+    for line_end in element.iter("br"):
+        line_end.tail = f"\n{line_end.tail or ''}"
+    text = str(element.text_content()).strip("\n")
+    named = " ".join(
+        one.get("class", "") for one in (element, *element.iter("code")) if one.get("class")
+    )
+    match = re.search(r"(?:language|lang|sourceCode)[- ]([\w+#.-]+)", named)
+    return f"```{match[1]}\n{text}\n```" if match else text
+
+
+def _tex_script(element: Any) -> str:
+    """A formula for MathJax, which keeps it in a script."""
+    text = (element.text or "").strip()
+    if "mml" in element.get("type", ""):
+        try:
+            return f" {linear(lxml.html.fragment_fromstring(text))} "
+        except (etree.LxmlError, ValueError):
+            return f" {text} "
+    return f" ${text}$ "
+
+
+def _has_source(element: Any) -> bool:
+    """Whether the formula that is drawn here also stands beside it, as MathML or TeX."""
+    parent = element.getparent()
+    return parent is not None and any(
+        other.get("type", "").startswith("math/") if other.tag == "script" else True
+        for other in parent.iter("math", "script")
+    )
+
+
+def _is_layout(table: Any) -> bool:
+    return table.get("role") in ("presentation", "none") or any(
+        len(cell) > 3 and cell.find("h2") is not None for cell in table.iter("td")
+    )
+
+
+def _spanned(spanning: dict[int, tuple[int, str]], column: int) -> str:
+    rows, text = spanning.pop(column)
+    if rows > 1:
+        spanning[column] = rows - 1, text
+    return text
+
+
+def _start(element: Any) -> int | None:
+    """The first number of a list; None where it has none."""
+    if element.tag != "ol":
+        return None
+    start = element.get("start", "1")
+    return int(start) if re.fullmatch(r"-?\d{1,9}", start) else 1
+
+
+def _item_number(item: Any, number: int) -> int:
+    value = item.get("value", "")
+    return int(value) if re.fullmatch(r"-?\d{1,9}", value) else number
+
+
+def _spelled(number: int, items: Any) -> str:
+    if items.get("type") in ("a", "A") and 1 <= number <= 26:
+        return chr(ord(items.get("type")) + number - 1)
+    return str(number)
+
+
+def _is_ordinal(text: str) -> bool:
+    return text.strip().lower() in {"st", "nd", "rd", "th", "er", "ero", "a", "o", "do", "to", "tm"}
+
+
+def _int(value: str | None) -> int:
+    return int(value[:6]) if value and value.strip().isdecimal() and int(value[:6]) else 1

@@ -1,136 +1,239 @@
-"""PDF through PDFium.
+"""PDF through PDFium, with its text put back into the order and the structure that a reader sees.
 
-LangChain's loaders give a page's text as it is drawn: with running headers, lines cut at the
-margin and words cut by hyphens, and without headings.
+A PDF holds letters at places. Lines, columns, paragraphs, headings and tables are found again
+from those places here; ``docs/documents.md`` has the measurements behind the choice of PDFium.
 """
 
 import re
-import statistics
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import pypdfium2
-import pypdfium2.raw as pdfium
 
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.layout import Block, Line, Table, Word, blocks, is_list_item, lines_of
+from rag_worker.documents.pdf_page import Page, read_page
 from rag_worker.documents.sections import Sections
 
-_FULL_LINE = 0.75
-"""A line shorter than this part of the page's longest ends where its author ended it."""
 _LARGER = 1.05
-"""Headings are set at least this much larger than the text."""
-_EDGE_LINES = 2
+"""Headings are set at least this much larger than the text, or in bold, or are numbered."""
+_EDGE_LINES = 3
 """Running headers and footers are among this many lines at the top or the bottom."""
-_HEADING_LEVELS = 4
+_MARGIN = 0.12
+"""In documents of two pages they are in this part of the page's height."""
+_HEADING_LINES = 3
+_LONGEST_HEADING = 150
+_LONGEST_NUMBERED = 80
 _LONG_HEADING = 45
 """A heading with fewer letters was not broken at the margin: the next one is another."""
-_BULLETS = ("•", "–", "▪", "◦", "‣", "- ")
-_ENDS_IN_NUMBER = re.compile(r"[^\W\d].*?[\s.](\d{1,4})$")
-_SOFT_HYPHEN = "\u00ad"
-_PDFIUM_HYPHEN = "\ufffe"
+_MOSTLY_CODE = 0.7
+"""Where more of the text than this is set in a typewriter's font, it is no sign of code."""
+_MOSTLY_BOLD = 0.4
+_UNNUMBERED = 9
+_SAME_EDGE = 6.0
+_ENDS_IN_NUMBER = re.compile(r"[^\W\d].*?[\s.…](\d{1,4})$")
+_LEADERS = re.compile(r"(\s?[.·…]){4,}")
+_CONTENTS = re.compile(
+    r"(table of )?contents|([íi]ndice|tabla)( general| de (los )?contenidos?)?|contenidos?|sumario",
+    re.IGNORECASE,
+)
+_SENTENCE_END = (".", ":", "?", "!", "…", ";")
+_NUMBERED = re.compile(r"([1-9]\d?(?:\.\d{1,2}){0,4})[.)]?\s+[¿¡«\"“(]?(?=[^\W\d_])")
+_DIVISION = re.compile(
+    r"(unidad|tema|cap[ií]tulo|m[oó]dulo|parte|secci[oó]n|bloque|anexo|ap[eé]ndice"
+    r"|unit|chapter|module|part|section|appendix|lesson|week|lecture)"
+    r"\s+(\d{1,2}|[IVX]{1,5}|[A-Z])\b[.:\s–—-]*[^\W\d_]",
+    re.IGNORECASE,
+)
 _PAGE_NUMBER = re.compile(
     r"(p[aá]g(ina|\.)?|page|p\.)?\s*[-–—]?\s*(\d{1,4}|[ivxlc]{1,6})\s*[-–—]?"
     r"(\s*(/|de|of)\s*\d{1,4})?",
     re.IGNORECASE,
 )
+_OUTER_NUMBER = re.compile(r"^(\d{1,4})\b|\b(\d{1,4})$")
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    text: str
-    size: float
+@dataclass(slots=True)
+class _Paragraph:
+    """Lines that belong together, and their text."""
+
+    lines: list[Line]
+    text: str = ""
+
+    @property
+    def style(self) -> tuple[float, bool]:
+        first = self.lines[0]
+        # The number of a section may be larger than its title.
+        return round(2 * first.words[-1].size) / 2, first.bold
 
 
-def load_pdf(path: Path, sections: Sections, max_pages: int) -> tuple[int, list[int]]:
-    """Read a PDF.
+_Piece = _Paragraph | Table
+
+
+def load_pdf(
+    path: Path,
+    sections: Sections,
+    max_pages: int,
+    recognised: Mapping[int, Sequence[Word]] | None = None,
+) -> tuple[int, list[int]]:
+    """Read a PDF; ``recognised`` are the words of its scanned pages, by number from 1.
 
     Returns:
-        How many pages it has, and the numbers of those that show something but hold no text.
+        How many pages it has, and the numbers of those that would have to be recognised: they
+        show letters, but the file does not say which.
 
     Raises:
         DocumentError: it is encrypted, damaged or has more than ``max_pages`` pages.
     """
-    try:
-        document = pypdfium2.PdfDocument(path)
-    except pypdfium2.PdfiumError as error:
-        if "password" in str(error).lower():
-            raise DocumentError("It is protected by a password: save it without one.") from None
-        raise DocumentError("It is damaged or not a PDF: save it again.") from None
-    with document:
+    with open_pdf(path) as document:
         count = len(document)
         if count > max_pages:
             raise DocumentError(
                 f"It has {count} pages and DOCUMENT_MAX_PAGES is {max_pages}: split the file."
             )
-        pages = [_lines(document, index) for index in range(count)]
-        unread = [
-            index + 1
-            for index, lines in enumerate(pages)
-            if not lines and _shows_something(document, index)
-        ]
-    text_size = _text_size(pages)
-    _drop_running_lines(pages, text_size)
-    pages = [[] if _is_contents(lines, count) else lines for lines in pages]
-    levels = _heading_levels(pages, text_size)
-    for number, lines in enumerate(pages, start=1):
-        sections.page(number)
-        _add_page(lines, levels, sections)
-    return count, unread
+        opened = [read_page(document, index) for index in range(count)]
+    if opened and not any(opened):
+        raise DocumentError("Its pages are damaged: save it again.")
+    pages = [page or Page(is_scan=True) for page in opened]
+    scanned = [number for number, page in enumerate(pages, start=1) if page.is_scan]
+    for number in scanned:
+        if recognised and number in recognised:
+            pages[number - 1] = Page(list(recognised[number]), box=pages[number - 1].box)
+    pages, lines = _without_running_lines(_without_code_fonts(pages))
+    pieces = [
+        []
+        if _is_contents(page_lines, count)
+        else _pieces(
+            [
+                *blocks(page.words, page.horizontal, page.vertical, page.bullets),
+                *lines_of(page.aside),
+            ]
+        )
+        for page, page_lines in zip(pages, lines, strict=True)
+    ]
+    _join_pages(pieces, {word.lower() for page in pages for word in _plain_words(page.words)})
+    _add(pieces, sections)
+    return count, [number for number in scanned if number not in (recognised or {})]
 
 
-def _lines(document: pypdfium2.PdfDocument, index: int) -> list[_Line]:
+def open_pdf(path: Path) -> pypdfium2.PdfDocument:
+    """Open a PDF, to be closed by the caller.
+
+    Raises:
+        DocumentError: it is encrypted or damaged.
+    """
     try:
-        page = document[index]
-    except pypdfium2.PdfiumError:
-        return []
-    text_page = page.get_textpage()
-    lines: list[_Line] = []
-    characters: list[str] = []
-    sizes: list[float] = []
-
-    def end_line() -> None:
-        text = " ".join("".join(characters).split())
-        if text:
-            lines.append(_Line(text, round(statistics.median(sizes or [0.0]), 1)))
-        characters.clear()
-        sizes.clear()
-
-    for at in range(text_page.count_chars()):
-        code = pdfium.FPDFText_GetUnicode(text_page, at)
-        character = chr(code)  # half a character, where it is outside the basic plane
-        if character in "\r\n":
-            end_line()
-            continue
-        characters.append(character)
-        if not character.isspace():
-            sizes.append(_size(text_page, at))
-    end_line()
-    text_page.close()
-    page.close()
-    return [_Line(_joined_surrogates(line.text), line.size) for line in lines]
+        return pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            raise DocumentError("It is protected by a password: save it without one.") from None
+        raise DocumentError("It is damaged or not a PDF: save it again.") from None
 
 
-def _size(text_page: pypdfium2.PdfTextPage, at: int) -> float:
-    """The height of the character's font box on the page: its size times the page's scaling."""
-    box = pdfium.FS_RECTF()
-    if pdfium.FPDFText_GetLooseCharBox(text_page, at, box):
-        return float(box.top - box.bottom)
-    return 0.0
+def _plain_words(words: Iterable[Word]) -> list[str]:
+    return [word.text.strip(".,;:()[]«»\"'¿?¡!") for word in words]
 
 
-def _joined_surrogates(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _without_code_fonts(pages: list[Page]) -> list[Page]:
+    words = [word for page in pages for word in page.words]
+    letters = sum(len(word.text) for word in words)
+    if sum(len(word.text) for word in words if word.mono) <= _MOSTLY_CODE * letters:
+        return pages
+    return [
+        replace(page, words=[replace(word, mono=False) for word in page.words]) for page in pages
+    ]
 
 
-def _shows_something(document: pypdfium2.PdfDocument, index: int) -> bool:
-    try:
-        return any(True for _ in document[index].get_objects(max_depth=2))
-    except pypdfium2.PdfiumError:
-        return True
+# What repeats on the pages and what lists them.
 
 
-def _text_size(pages: list[list[_Line]]) -> float:
+def _without_running_lines(pages: list[Page]) -> tuple[list[Page], list[list[Line]]]:
+    """The pages without page numbers, and without what repeats at their top or bottom.
+
+    Returns:
+        Them, and what stands at the same height on each as one line.
+    """
+    lines = [lines_of(page.words) for page in pages]
+    text_size = _text_size(lines)
+
+    def shape(line: Line) -> str:
+        text = line.text.casefold()
+        # "Page 3" runs through the document; a large "Unit 3" is a heading.
+        return text if line.size > text_size * _LARGER else re.sub(r"\d+", "#", text)
+
+    edges = [[*page[:_EDGE_LINES], *page[_EDGE_LINES:][-_EDGE_LINES:]] for page in lines]
+    filled = sum(1 for page in lines if page)
+    times = Counter(found for page in edges for found in {shape(line) for line in page})
+    # Numbers that count up with the pages, whatever stands beside them.
+    offsets = Counter(
+        offset
+        for number, page in enumerate(edges)
+        for offset in {value - number for line in page for value in _outer_numbers(line)}
+    )
+    counting = {offset for offset, found in offsets.items() if found >= 3 and found > 0.4 * filled}
+
+    def is_running(line: Line, number: int) -> bool:
+        counts = any(value - number in counting for value in _outer_numbers(line))
+        if _PAGE_NUMBER.fullmatch(line.text):
+            return counts or _is_in_margin(line, pages[number])
+        repeats = times[shape(line)]
+        if repeats >= 3 and repeats > 0.35 * filled:
+            return True
+        if filled == 2 and repeats == 2 and _is_in_margin(line, pages[number]):
+            return True
+        return (
+            line.size <= text_size * _LARGER
+            and len(line.text) < 120
+            and counts
+            and _is_in_margin(line, pages[number])
+        )
+
+    kept = []
+    for number, (page, page_lines) in enumerate(zip(pages, lines, strict=True)):
+        running: list[Line] = []
+        for ordered in (page_lines, page_lines[::-1]):
+            for line in ordered[:_EDGE_LINES]:
+                if not is_running(line, number):
+                    break
+                running.append(line)
+        gone = {id(word) for line in running for word in line.words}
+        kept.append(replace(page, words=[word for word in page.words if id(word) not in gone]))
+        lines[number] = [line for line in page_lines if line not in running]
+    return kept, lines
+
+
+def _outer_numbers(line: Line) -> list[int]:
+    return [int(first or last) for first, last in _OUTER_NUMBER.findall(line.text)]
+
+
+def _is_in_margin(line: Line, page: Page) -> bool:
+    _, y = line.box.middle
+    room = _MARGIN * page.box.height
+    return y > page.box.y1 - room or y < page.box.y0 + room
+
+
+def _is_contents(lines: Sequence[Line], pages: int) -> bool:
+    """Whether a page is a table of contents: its lines end in page numbers that only grow."""
+    texts = [line.text for line in lines]
+    numbers = [int(match[1]) for text in texts if (match := _ENDS_IN_NUMBER.search(text))]
+    is_said = (
+        sum(bool(_LEADERS.search(text)) for text in texts) >= 0.5 * len(texts)
+        or any(_CONTENTS.fullmatch(text) for text in texts[:3])
+        or pages >= 8
+    )
+    return (
+        is_said
+        and len(numbers) >= 5
+        and len(numbers) >= 0.7 * len(lines)
+        and numbers == sorted(numbers)
+        and numbers[-1] <= pages + numbers[0]
+    )
+
+
+def _text_size(pages: Iterable[Iterable[Line]]) -> float:
     """The font size that most of the text is set in."""
     letters: Counter[float] = Counter()
     for lines in pages:
@@ -139,108 +242,246 @@ def _text_size(pages: list[list[_Line]]) -> float:
     return letters.most_common(1)[0][0] if letters else 0.0
 
 
-def _drop_running_lines(pages: list[list[_Line]], text_size: float) -> None:
-    """Remove page numbers, and lines that most pages repeat at their top or bottom."""
+def _is_mostly_bold(pages: Iterable[Iterable[Line]]) -> bool:
+    lines = [line for page in pages for line in page]
+    bold = sum(len(line.text) for line in lines if line.bold)
+    return bold > _MOSTLY_BOLD * sum(len(line.text) for line in lines)
 
-    def shape(line: _Line) -> str:
-        text = line.text.casefold()
-        # "Page 3" runs through the document; a large "Unit 3" is a heading.
-        return text if line.size > text_size * _LARGER else re.sub(r"\d+", "#", text)
 
-    edges = Counter(
-        edge
-        for lines in pages
-        for edge in {shape(line) for line in (*lines[:_EDGE_LINES], *lines[-_EDGE_LINES:])}
+# Paragraphs.
+
+
+def _pieces(found: Sequence[Block]) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    for block in found:
+        last = pieces[-1] if pieces else None
+        if isinstance(block, Table):
+            pieces.append(block)
+        elif isinstance(last, _Paragraph) and _belongs(last, block):
+            last.lines.append(block)
+        else:
+            pieces.append(_Paragraph([block]))
+    return pieces
+
+
+def _belongs(paragraph: _Paragraph, line: Line) -> bool:
+    """Whether ``line`` goes on with the paragraph, or with its code."""
+    before = paragraph.lines[-1]
+    if before.mono and line.mono:
+        return line.column_starts is False
+    if before.mono or line.mono or (before.bold != line.bold and line.starts):
+        return False
+    if line.column_starts:
+        # A sentence goes on at the top of the next column.
+        return (
+            abs(before.size - line.size) < 0.3
+            and not before.text.endswith(_SENTENCE_END)
+            and line.text[:1].islower()
+        )
+    if not line.starts:
+        return True
+    return not (
+        line.apart
+        or line.indented
+        or is_list_item(line)
+        or abs(before.size - line.size) > 0.12 * line.size
+        or before.text.endswith(_SENTENCE_END)
     )
-    filled = sum(1 for lines in pages if lines)
-    running = {edge for edge, times in edges.items() if times >= 3 and times > filled / 2}
-    for lines in pages:
-        for at in (0, -1):
-            for _ in range(_EDGE_LINES):
-                if lines and (
-                    shape(lines[at]) in running or _PAGE_NUMBER.fullmatch(lines[at].text)
-                ):
-                    del lines[at]
 
 
-def _is_contents(lines: list[_Line], pages: int) -> bool:
-    """Whether a page is a table of contents: its lines end in page numbers that only grow."""
-    numbers = [int(match[1]) for line in lines if (match := _ENDS_IN_NUMBER.search(line.text))]
-    return (
-        len(numbers) >= 5
-        and len(numbers) >= 0.7 * len(lines)
-        and numbers == sorted(numbers)
-        and numbers[-1] <= pages + numbers[0]
+def _join_pages(pages: list[list[_Piece]], vocabulary: set[str]) -> None:
+    """Write the paragraphs' texts; words and tables cut by the end of a page are made whole."""
+    for page in pages:
+        for piece in page:
+            if isinstance(piece, _Paragraph):
+                piece.text = _text(piece.lines, vocabulary)
+    for page, following in pairwise(page for page in pages if page):
+        last, first = page[-1], following[0]
+        if isinstance(last, Table) and isinstance(first, Table):
+            _repeat_head(last, first)
+        elif isinstance(last, _Paragraph) and isinstance(first, _Paragraph):
+            word, _, rest = first.text.partition(" ")
+            if _is_cut(last.text) and word[:1].islower():
+                last.text = _joined(last.text, word, vocabulary)
+                first.text = rest
+
+
+def _repeat_head(table: Table, following: Table) -> None:
+    head, edges = table.rows[0], [*table.edges, float("inf")]
+    if (
+        len(table.edges) == len(following.edges)
+        and abs(edges[0] - following.edges[0]) < _SAME_EDGE
+        # What fills a column differs from page to page, and so may the place of its edge.
+        and all(
+            left < edge < right
+            for left, edge, right in zip(edges, following.edges[1:], edges[2:], strict=False)
+        )
+        and len(head) == len(following.rows[0])
+        and head != following.rows[0]
+        and not any(character.isdigit() for cell in head for character in cell)
+    ):
+        following.rows.insert(0, head)
+
+
+def _text(lines: Sequence[Line], vocabulary: set[str]) -> str:
+    if lines[0].mono:
+        return _code(lines)
+    text = lines[0].text
+    for line in lines[1:]:
+        if _is_cut(text) and line.text[:1].islower():
+            text = _joined(text, line.text, vocabulary)
+        elif text.endswith("-") and len(text) > 1 and text[-2].isalnum() and not line.starts:
+            text += line.text
+        else:
+            text += ("\n" if line.starts and not line.column_starts else " ") + line.text
+    return text
+
+
+def _is_cut(text: str) -> bool:
+    return len(text) > 2 and text.endswith(("-", "\u00ad", "‐")) and text[-2].isalpha()
+
+
+def _joined(text: str, following: str, vocabulary: set[str]) -> str:
+    """Join a word cut at a line's end; where the rest of the text knows it by its hyphen, keep it.
+
+    ``Navier-`` before ``Stokes`` is not even asked about: only small letters follow a cut.
+    """
+    first = re.split(r"[\s(\[«\"]", text[:-1])[-1].lower()
+    match = re.match(r"\w+", following)
+    second = match[0].lower() if match else ""
+    is_compound = first + second not in vocabulary and (
+        f"{first}-{second}" in vocabulary
+        or (len(first) > 3 and len(second) > 3 and first in vocabulary and second in vocabulary)
     )
+    return (text if is_compound else text[:-1]) + following
 
 
-def _heading_levels(pages: list[list[_Line]], text_size: float) -> dict[float, int]:
-    """Which font sizes are headings: the sizes above the text's, the largest is level 1."""
-    larger = sorted(
-        {
-            line.size
-            for lines in pages
-            for line in lines
-            if line.size > text_size * _LARGER and _may_be_heading(line.text)
-        },
-        reverse=True,
-    )
-    return {size: min(at, _HEADING_LEVELS) for at, size in enumerate(larger, start=1)}
-
-
-def _may_be_heading(text: str) -> bool:
-    letters = sum(character.isalpha() for character in text)
-    return 3 <= len(text) <= 150 and letters > len(text) / 2 and not text.endswith((".", ",", ";"))
-
-
-def _add_page(lines: list[_Line], levels: dict[float, int], sections: Sections) -> None:
-    longest = max((len(line.text) for line in lines), default=0)
-    paragraph: list[str] = []
-    heading: list[_Line] = []
-    joins = False  # whether the next line continues this one
-
-    def end_paragraph() -> None:
-        sections.paragraph("".join(paragraph))
-        paragraph.clear()
-
-    def end_heading() -> None:
-        if heading:
-            sections.heading(levels[heading[0].size], " ".join(line.text for line in heading))
-            heading.clear()
-
+def _code(lines: Sequence[Line]) -> str:
+    left = min(line.box.x0 for line in lines)
+    written: list[str] = []
     for line in lines:
-        if line.size in levels and _may_be_heading(line.text):
-            end_paragraph()
-            if heading and not _continues(heading[-1], line):
-                end_heading()
-            heading.append(line)
-            continue
-        end_heading()
-        text = line.text
-        if paragraph:
-            joins = joins and not text.startswith(_BULLETS)
-            if joins and paragraph[-1].endswith((_SOFT_HYPHEN, _PDFIUM_HYPHEN, "-")):
-                paragraph[-1] = _without_hyphen(paragraph[-1], text)
-            elif joins:
-                paragraph.append(" ")
+        if line.apart and written:
+            written.append("")
+        indent = round((line.box.x0 - left) / line.advance)
+        written.append(" " * indent + line.text)
+    return "\n".join(written)
+
+
+# Headings.
+
+
+def _add(pages: Sequence[Sequence[_Piece]], sections: Sections) -> None:
+    # Tables may hold most of a syllabus: what is a heading shows beside its prose.
+    prose = [
+        [line for piece in page if isinstance(piece, _Paragraph) for line in piece.lines]
+        for page in pages
+    ]
+    levels = _heading_levels(pages, _text_size(prose), _is_mostly_bold(prose))
+    for number, page in enumerate(pages, start=1):
+        sections.page(number)
+        for piece in _with_whole_headings(page, levels):
+            if isinstance(piece, Table):
+                sections.table(piece.rows)
+            elif id(piece) in levels:
+                title = " ".join(piece.text.split())
+                sections.heading(levels[id(piece)], title.rstrip(" :"))
             else:
-                paragraph.append("\n")
-        paragraph.append(text)
-        joins = len(text) >= _FULL_LINE * longest
-        if not joins and text.endswith((".", ":", "?", "!", "…")):
-            end_paragraph()
-    end_heading()
-    end_paragraph()
+                sections.paragraph(piece.text)
 
 
-def _continues(heading: _Line, line: _Line) -> bool:
-    return heading.size == line.size and (
-        len(heading.text) > _LONG_HEADING or line.text[:1].islower()
+def _with_whole_headings(page: Sequence[_Piece], levels: Mapping[int, int]) -> list[_Piece]:
+    """The page's pieces; a heading that was broken at the margin is one."""
+    found: list[_Piece] = []
+    for piece in page:
+        last = found[-1] if found else None
+        if (
+            isinstance(piece, _Paragraph)
+            and isinstance(last, _Paragraph)
+            and id(piece) in levels
+            and id(last) in levels
+            and last.style == piece.style
+            and not piece.lines[0].apart
+            and (len(last.text) > _LONG_HEADING or piece.text[:1].islower())
+        ):
+            last.text = f"{last.text} {piece.text}"
+        else:
+            found.append(piece)
+    return found
+
+
+def _heading_levels(
+    pages: Sequence[Sequence[_Piece]], text_size: float, is_mostly_bold: bool
+) -> dict[int, int]:
+    """The levels of the headings, by the identity of their paragraphs.
+
+    The larger is the outer, then bold, then what is only numbered; within one style the number
+    decides: 2.1 is inside 2.
+    """
+    found: list[tuple[_Paragraph, tuple[float, bool]]] = []
+    for page in pages:
+        for piece, following in zip_longest(page, page[1:]):
+            if isinstance(piece, _Paragraph) and (
+                _is_large_heading(piece, text_size)
+                or (not is_mostly_bold and _is_bold_heading(piece, text_size))
+                or _is_numbered_heading(piece, following, text_size)
+            ):
+                size, bold = piece.style
+                is_larger = piece.lines[0].size > text_size * _LARGER
+                found.append((piece, (size, False) if is_larger else (text_size, bold)))
+    styles = Counter(style for _, style in found)
+    ranks = {
+        style: rank
+        for rank, style in enumerate(sorted(styles, key=lambda style: (-style[0], not style[1])))
+    }
+    numbered = Counter(style for piece, style in found if _NUMBERED.match(piece.text))
+    levels = {}
+    for piece, style in found:
+        number = _NUMBERED.match(piece.text)
+        depth = number[1].count(".") if number else 0
+        if not number and 2 * numbered[style] > styles[style] and not _DIVISION.match(piece.text):
+            depth = _UNNUMBERED
+        levels[id(piece)] = 1 + ranks[style] * (_UNNUMBERED + 1) + depth
+    return levels
+
+
+def _may_be_heading(piece: _Paragraph) -> bool:
+    text = _NUMBERED.sub("", piece.text)
+    letters = sum(character.isalpha() for character in text)
+    return (
+        3 <= len(text) <= _LONGEST_HEADING
+        and letters >= 0.4 * len(text)
+        and not text.endswith((".", ",", ";"))
+        and len(piece.lines) <= _HEADING_LINES
+        and not piece.lines[0].mono
+        and all(len(line.cells) == 1 or _NUMBERED.match(line.text) for line in piece.lines)
     )
 
 
-def _without_hyphen(line: str, following: str) -> str:
-    """Join a word cut at the line's end; ``Navier-`` before ``Stokes`` keeps its hyphen."""
-    if line.endswith("-") and not following[:1].islower():
-        return line
-    return line[:-1]
+def _is_large_heading(piece: _Paragraph, text_size: float) -> bool:
+    return piece.lines[0].size > text_size * _LARGER and _may_be_heading(piece)
+
+
+def _is_bold_heading(piece: _Paragraph, text_size: float) -> bool:
+    return (
+        piece.lines[0].size >= text_size * 0.95
+        and all(line.bold for line in piece.lines)
+        and _may_be_heading(piece)
+        and (bool(_NUMBERED.match(piece.text)) or not is_list_item(piece.lines[0]))
+    )
+
+
+def _is_numbered_heading(piece: _Paragraph, following: _Piece | None, text_size: float) -> bool:
+    """Whether a line says "2.1 …" or "Unidad 2 …" and stands alone."""
+    first, number = piece.lines[0], _NUMBERED.match(piece.text)
+    return (
+        first.size >= text_size * 0.95
+        and first.apart
+        and len(piece.text) < _LONGEST_NUMBERED
+        and _may_be_heading(piece)
+        and bool((number and "." in number[1]) or _DIVISION.match(piece.text))
+        and (
+            not isinstance(following, _Paragraph)
+            or following.lines[0].apart
+            or following.lines[0].indented
+        )
+    )

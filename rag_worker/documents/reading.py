@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from langchain_core.documents import Document
 
 import rag_worker
+from rag_worker.documents.ocr import INSTALL, RecognisedWord, languages
 from rag_worker.documents.scanning import SUFFIXES
 
 
@@ -37,19 +40,68 @@ class FileText:
     problem: str | None = None
 
 
-def read_file(path: Path, name: str, limits: Limits) -> FileText:
+Recogniser = Callable[[Sequence[int]], dict[int, list[RecognisedWord] | str]]
+"""Numbers of scanned pages to the words on each, or to why there are none."""
+
+
+def read_file(
+    path: Path, name: str, limits: Limits, recognise: Recogniser | None = None
+) -> FileText:
     """The text of ``path``; ``name`` is how answers will call the file.
 
-    Never raises for what the file holds: an unreadable file is one with a ``problem``.
+    Scanned pages are given to ``recognise``. Never raises for what the file holds: an unreadable
+    file is one with a ``problem``.
     """
     if refusal := _refusal(path, limits):
         return FileText([], problem=refusal)
+    answer = _ask_child(path, name, limits)
+    scanned = answer.get("scanned")
+    failed: dict[int, str] = {}
+    if scanned and recognise:
+        found = recognise(scanned)
+        failed = {page: reason for page, reason in found.items() if isinstance(reason, str)}
+        words = {page: words for page, words in found.items() if page not in failed}
+        # All pages are laid out together: what runs through them, and their headings, show then.
+        answer = _ask_child(path, name, limits, words)
+        scanned = answer.get("scanned")
+    problem = answer["problem"]
+    if scanned:
+        problem = _unread_pages(scanned, answer["pages"], failed)
+    documents = [
+        Document(page_content=text, metadata=metadata) for text, metadata in answer["documents"]
+    ]
+    return FileText(documents, answer["pages"], problem)
+
+
+def _unread_pages(scanned: list[int], pages: int | None, failed: dict[int, str]) -> str:
+    """The sentence that names scanned pages and says what would read them."""
+    shown = ", ".join(map(str, scanned[:10])) + (", …" if len(scanned) > 10 else "")
+    which = "Its pages" if len(scanned) == pages else f"Its pages {shown}"
+    if len(scanned) == 1:
+        which = f"Its page {scanned[0]}"
+    what = f"{which} could not be read, as on scanned pages"
+    if not languages():
+        return f"{what}: Tesseract, once installed, reads them by OCR ({INSTALL})."
+    if failed:
+        page, reason = next(iter(failed.items()))
+        return f"{what}, and text recognition (OCR) failed: page {page} {reason}."
+    return f"{what}: run the file through text recognition (OCR)."
+
+
+def _ask_child(
+    path: Path,
+    name: str,
+    limits: Limits,
+    recognised: dict[int, Any] | None = None,
+) -> dict[str, Any]:
+    """What the process that reads the file answers."""
     request = {
         "path": str(path),
         "name": name,
         "max_bytes": int(limits.max_mb * 2**20),
         "max_pages": limits.max_pages,
         "seconds": limits.seconds,
+        "recognised": recognised,
     }
     # The child must find this package wherever the parent found it.
     packages = str(Path(rag_worker.__file__).parent.parent)
@@ -64,21 +116,19 @@ def read_file(path: Path, name: str, limits: Limits) -> FileText:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return FileText(
-            [],
-            problem=f"Reading it took more than {limits.seconds:g} seconds (DOCUMENT_TIMEOUT): "
-            "split the file or save it again.",
+        return _unread(
+            f"Reading it took more than {limits.seconds:g} seconds (DOCUMENT_TIMEOUT): "
+            "split the file or save it again."
         )
     try:
-        answer = json.loads(child.stdout)
+        answer: dict[str, Any] = json.loads(child.stdout)
     except ValueError:
-        return FileText(
-            [], problem="The reader broke off on it, as damaged files cause: save it again."
-        )
-    documents = [
-        Document(page_content=text, metadata=metadata) for text, metadata in answer["documents"]
-    ]
-    return FileText(documents, answer["pages"], answer["problem"])
+        return _unread("The reader broke off on it, as damaged files cause: save it again.")
+    return answer
+
+
+def _unread(problem: str) -> dict[str, Any]:
+    return {"documents": [], "pages": None, "problem": problem}
 
 
 def _refusal(path: Path, limits: Limits) -> str | None:
@@ -88,7 +138,7 @@ def _refusal(path: Path, limits: Limits) -> str | None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return "It was removed, or its name is not in UTF-8: give it another name."
+        return "It was removed, or its name cannot be shown: give it another name."
     except OSError as error:
         return f"It cannot be opened ({error.strerror})."
     if size == 0:

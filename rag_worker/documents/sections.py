@@ -2,23 +2,34 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from langchain_core.documents import Document
 
+from rag_worker.documents.errors import DocumentError
+
 PATH_SEPARATOR = " › "
 _LONGEST_HEADING = 200
+_MAX_CHARACTERS = 10_000_000
+"""About three thousand printed pages."""
 # Formulas are typed in alphabets of their own, which search and small models do not know.
 _MATHEMATICAL_LETTERS = re.compile("[\U0001d400-\U0001d7ff\ufb00-\ufb06]")
-# Neither NUL and its kind nor the marks that turn the direction of writing belong in a text.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+# Neither NUL and its kind nor what nobody sees belongs in a text: characters without width, marks
+# that turn the direction of writing, variants, and the tags that hide instructions for models.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_LINE_ENDS = re.compile("\r\n?|[\x85\u2028\u2029]")
 
 
 def clean(text: str) -> str:
     """``text`` with ordinary letters and without invisible characters."""
-    text = text.replace("\u00a0", " ").replace("\u00ad", "")
+    text = _LINE_ENDS.sub("\n", text).replace("\u00a0", " ").replace("\u00ad", "")
     text = _MATHEMATICAL_LETTERS.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
-    return _CONTROLS.sub("", unicodedata.normalize("NFC", text))
+    return _INVISIBLE.sub("", unicodedata.normalize("NFC", text))
 
 
 @dataclass
@@ -27,6 +38,7 @@ class Sections:
 
     The metadata of a Document are ``file``, ``page``, ``slide`` and ``heading`` (the path, joined
     by `` › ``); what a format does not have is None. Paragraphs are separated by an empty line.
+    A heading with nothing below it is a text of its own, under the headings above it.
     """
 
     file: str
@@ -35,6 +47,8 @@ class Sections:
     _headings: dict[int, str] = field(default_factory=dict)
     _page: int | None = None
     _slide: int | None = None
+    _characters: int = 0
+    _bare: tuple[int | None, int | None] | None = None  # page and slide of a heading without text
 
     def page(self, number: int) -> None:
         """What follows stands on page ``number``, counted from 1."""
@@ -44,46 +58,77 @@ class Sections:
     def slide(self, number: int) -> None:
         """What follows stands on slide ``number``, counted from 1, under no heading yet."""
         self._end_section()
+        self._keep_bare_heading()
         self._slide = number
         self._headings.clear()
 
     def heading(self, level: int, title: str) -> None:
         """What follows stands under ``title``; 1 is the outermost level."""
-        title = " ".join(clean(title).split())[:_LONGEST_HEADING]
+        title = " ".join(clean(title).split())
         if not title:
             return
+        if len(title) > _LONGEST_HEADING:  # a paragraph in a heading's style
+            self.paragraph(title)
+            return
+        self._count(title)
         self._end_section()
+        if level <= max(self._headings, default=0):
+            self._keep_bare_heading()
         self._headings = {at: text for at, text in self._headings.items() if at < level}
         self._headings[level] = title
+        self._bare = self._page, self._slide
 
     def paragraph(self, text: str) -> None:
-        """Add a paragraph; its line ends are kept, for tables and code need them."""
+        """Add a paragraph; its line ends are kept, for tables and code need them.
+
+        Raises:
+            DocumentError: the file holds more text than a document does.
+        """
         text = clean(text).strip("\n").rstrip()
         if text.strip():
+            self._count(text)
             self._paragraphs.append(text)
+            self._bare = None
 
-    def table(self, rows: list[list[str]]) -> None:
+    def table(self, rows: Iterable[list[str]]) -> None:
         """Add a table, a row a line, its cells joined by `` | ``."""
-        lines = (" | ".join(" ".join(cell.split()) for cell in row) for row in rows)
-        self.paragraph("\n".join(line for line in lines if line.strip(" |")))
+        lines = []
+        for row in rows:
+            line = " | ".join(" ".join(clean(cell).split()) for cell in row)
+            if line.strip(" |"):
+                self._count(line)  # before the whole table is built
+                lines.append(line)
+        self._characters -= sum(map(len, lines))
+        self.paragraph("\n".join(lines))
 
     def documents(self) -> list[Document]:
         """Everything that was added, in order."""
         self._end_section()
+        self._keep_bare_heading()
         return self._documents
+
+    def _count(self, text: str) -> None:
+        self._characters += len(text)
+        if self._characters > _MAX_CHARACTERS:
+            raise DocumentError(
+                "It holds more text than a book of three thousand pages: split the file."
+            )
 
     def _end_section(self) -> None:
         if self._paragraphs:
-            path = PATH_SEPARATOR.join(title for _, title in sorted(self._headings.items()))
-            self._documents.append(
-                Document(
-                    page_content="\n\n".join(self._paragraphs),
-                    metadata={
-                        "file": self.file,
-                        "page": self._page,
-                        "slide": self._slide,
-                        "heading": path or None,
-                    },
-                )
-            )
+            self._add("\n\n".join(self._paragraphs), self._headings, self._page, self._slide)
             self._paragraphs = []
+
+    def _keep_bare_heading(self) -> None:
+        if self._bare and self._headings:
+            *above, level = sorted(self._headings)
+            parents = {at: self._headings[at] for at in above}
+            self._add(self._headings[level], parents, *self._bare)
+        self._bare = None
+
+    def _add(
+        self, text: str, headings: dict[int, str], page: int | None, slide: int | None
+    ) -> None:
+        path = PATH_SEPARATOR.join(title for _, title in sorted(headings.items()))
+        metadata = {"file": self.file, "page": page, "slide": slide, "heading": path or None}
+        self._documents.append(Document(page_content=text, metadata=metadata))

@@ -39,6 +39,7 @@ COMMANDS = {
     "worker": "Run a worker",
     "mailer": "Run the mailer",
     "mailbox": "Run a mail server",
+    "evaluate": "Measure search and answers",
 }
 
 

@@ -43,6 +43,9 @@ class ChatServer:
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if not self.path.endswith("/chat/completions"):
+                    self._send(404, {})
+                    return
                 chat.prompts.append(request["messages"][-1]["content"])
                 reply = chat.replies.pop(0) if chat.replies else GOOD
                 if isinstance(reply, int):
@@ -51,23 +54,26 @@ class ChatServer:
                 if isinstance(reply, float):
                     time.sleep(reply)
                     reply = ""
-                message = {"role": "assistant", "content": reply}
-                self._send(
-                    200,
-                    {
-                        "id": "1",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": "scripted",
-                        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                    },
+                choice = {"index": 0, "delta": {"content": reply}, "finish_reason": "stop"}
+                chunk = {
+                    "id": "1",
+                    "object": "chat.completion.chunk",
+                    "created": 0,
+                    "model": "scripted",
+                    "choices": [choice],
+                }
+                self._write(
+                    200, "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
                 )
 
             def _send(self, status: int, content: dict[str, Any]) -> None:
-                body = json.dumps(content).encode()
+                self._write(status, "application/json", json.dumps(content))
+
+            def _write(self, status: int, kind: str, text: str) -> None:
+                body = text.encode()
                 with contextlib.suppress(ConnectionError):
                     self.send_response(status)
-                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Type", kind)
                     self.send_header("Content-Length", str(len(body)))
                     self.end_headers()
                     self.wfile.write(body)
@@ -181,7 +187,8 @@ async def test_answer_is_checked_and_cites_its_source(
 async def test_useless_words_of_the_model_become_quoted_passages(
     settings: Settings, queue: QuestionQueue, chat: ChatServer, reply: str
 ) -> None:
-    chat.replies = [reply]
+    # What is empty is asked for once more.
+    chat.replies = [reply, reply]
     number = await ask(queue, QUESTION)
     async with working(settings, queue):
         answer = (await until(queue, number, is_answered)).answer
@@ -202,14 +209,14 @@ async def test_model_is_not_asked_where_it_cannot_help(
     async with working(english, queue):
         questions = [await until(queue, number, is_answered) for number in numbers]
     outcomes = [question.answer.outcome for question in questions if question.answer]
-    assert outcomes == [Outcome.QUOTED, Outcome.NOT_COVERED, Outcome.NOT_COVERED]
+    assert outcomes == [Outcome.QUOTED, Outcome.NOT_COVERED, Outcome.NO_QUESTION]
     assert questions[0].answer
     assert questions[0].answer.sources[0].file == "programa.md"
     assert questions[1].language == "es"
     assert chat.prompts == []
 
 
-async def test_model_that_abstains_is_believed(
+async def test_model_that_abstains_leaves_the_quotation_marked_as_uncertain(
     settings: Settings, queue: QuestionQueue, chat: ChatServer
 ) -> None:
     chat.replies = ["NOT IN THE DOCUMENTS"]
@@ -217,7 +224,8 @@ async def test_model_that_abstains_is_believed(
     async with working(settings, queue):
         answer = (await until(queue, number, is_answered)).answer
     assert answer
-    assert (answer.outcome, answer.sources) == (Outcome.NOT_COVERED, ())
+    assert (answer.outcome, answer.uncertain) == (Outcome.QUOTED, True)
+    assert answer.sources[0].file == "safety.md"
 
 
 async def test_absent_model_uses_up_no_attempts_and_nothing_is_claimed(
@@ -269,9 +277,9 @@ async def test_failing_question_gets_an_apology_after_its_last_attempt(
 async def test_model_that_takes_too_long_costs_an_attempt(
     settings: Settings, queue: QuestionQueue, chat: ChatServer
 ) -> None:
-    chat.replies = [2.0]
+    chat.replies = [3.0]
     number = await ask(queue, QUESTION)
-    async with working(settings.model_copy(update={"llm_timeout": 0.5}), queue):
+    async with working(settings.model_copy(update={"llm_timeout": 1}), queue):
         question = await until(queue, number, is_answered)
     assert question.attempts == 1
     assert question.answer

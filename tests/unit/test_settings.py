@@ -204,6 +204,8 @@ def test_name_close_to_a_setting_that_is_set_too_is_somebody_elses(
         ("COURSE_NAME", "x" * 121),
         ("LLM_MODEL", "mistral"),
         ("LLM_MODEL", "ollama:"),
+        ("LLM_MODEL", "olama:mistral"),
+        ("LLM_TEMPERATURE", "-1"),
         ("EMBEDDING_MODEL", "nanoe6"),
         ("LEASE_SECONDS", "inf"),
         ("POLL_SECONDS", "nan"),
@@ -249,6 +251,20 @@ def test_model_on_an_openai_compatible_server_needs_its_address(
     assert sentence().startswith("OPENAI_BASE_URL is missing: ")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8081/v1/")
     assert load_settings().openai_base_url == "http://127.0.0.1:8081/v1"
+
+
+def test_deployment_on_azure_needs_address_key_and_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLM_MODEL", "azure_openai:course")
+    for name, value in {
+        "AZURE_OPENAI_ENDPOINT": "https://course.openai.azure.com/",
+        "AZURE_OPENAI_API_KEY": "key",
+        "OPENAI_API_VERSION": "2024-10-21",
+    }.items():
+        assert sentence().startswith(f"{name} is missing: ")
+        monkeypatch.setenv(name, value)
+    assert load_settings().azure_openai_endpoint == "https://course.openai.azure.com"
 
 
 def test_environment_stands_above_the_files_and_the_last_file_above_the_first(

@@ -1,0 +1,1 @@
+"""``consulta evaluate``: measures search and answers on a set of questions."""

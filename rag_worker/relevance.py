@@ -1,0 +1,131 @@
+"""Whether the documents treat a question at all: a probability, and the thresholds it is held to.
+
+The best cosine of a question says little alone: it depends on how many passages there are and on
+what. So it is measured from the index's own baseline, the mean best cosine of questions that no
+course treats (``texts/background.*.txt``). One logistic regression on that difference and on the
+share of the question's words that are found was fitted on SQuAD-es, questions with and without
+their article in indexes of 5, 12 and 48 articles; ``benchmarks/retrieval.py`` repeats the fit and
+reports it on other sets.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from rag_worker.cache import Vectors
+from rag_worker.language import LANGUAGES
+
+_WITH_WORDS = (95.5, 6.62, -5.79)
+"""Weights of cosine above the baseline and of coverage, and the constant."""
+_WITHOUT_WORDS = (120.1, -3.06)
+"""The same without coverage, where question and document are in different languages."""
+_THRESHOLDS = "thresholds.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The mean best cosine of the background questions of one language and length.
+
+    ``spoken`` is over the passages in the questions' language, ``foreign`` over the others; None
+    where there are none.
+    """
+
+    spoken: float | None = None
+    foreign: float | None = None
+
+
+SHORT_WORDS = 3
+"""Up to so many words a question is a few keywords: their cosine is higher with everything."""
+
+
+def baseline_name(question: str, language: str) -> str:
+    """Which baseline a question is measured from."""
+    return f"{language} short" if len(question.split()) <= SHORT_WORDS else language
+
+
+@functools.cache
+def background_questions(language: str) -> tuple[str, ...]:
+    """Questions in ``language`` that no course's documents answer, long ones and short ones."""
+    text = resources.files("rag_worker").joinpath("texts", f"background.{language}.txt")
+    return tuple(text.read_text(encoding="utf-8").splitlines())
+
+
+def measure_baselines(
+    languages: Sequence[str], vectors: Vectors, background: Mapping[str, Vectors]
+) -> dict[str, Baseline]:
+    """The baselines of an index, by :func:`baseline_name`.
+
+    Args:
+        languages: of each row of ``vectors``, which are the unit vectors of the windows.
+        background: for each language the unit vectors of its background questions, one a row.
+    """
+    spoken = np.array(languages)
+
+    def mean_best(rows: Any, queries: Vectors) -> float | None:
+        return float((vectors[rows] @ queries.T).max(axis=0).mean()) if rows.any() else None
+
+    baselines = {}
+    for language in LANGUAGES:
+        names = np.array([baseline_name(q, language) for q in background_questions(language)])
+        for name in np.unique(names):
+            queries = background[language][names == name]
+            baselines[str(name)] = Baseline(
+                spoken=mean_best(spoken == language, queries),
+                foreign=mean_best(spoken != language, queries),
+            )
+    return baselines
+
+
+def probability(dense: float, baseline: float | None, coverage: float | None) -> float:
+    """How likely passages with this evidence treat the question, 0 to 1.
+
+    Args:
+        dense: the best cosine of question and passage.
+        baseline: that of background questions; None where there are no such passages.
+        coverage: the share of the question's words in the best passages; None across languages.
+    """
+    if baseline is None:
+        return 0.0
+    above = dense - baseline
+    if coverage is None:
+        weight, constant = _WITHOUT_WORDS
+        logit = weight * above + constant
+    else:
+        weight, coverage_weight, constant = _WITH_WORDS
+        logit = weight * above + coverage_weight * coverage + constant
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, logit))))
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Two probabilities that make three outcomes.
+
+    From ``certain`` on a question is answered, from ``uncertain`` on it is answered but marked,
+    and below that the documents do not say. The defaults were chosen on SQuAD-es.
+    """
+
+    uncertain: float = 0.3
+    certain: float = 0.5
+    fitted_on: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_index(cls, location: Path) -> Self:
+        """What ``consulta calibrate`` stored for the index at ``location``, or the defaults."""
+        try:
+            return cls(**json.loads((location / _THRESHOLDS).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return cls()
+
+    def store(self, location: Path) -> None:
+        """Keep them beside the index; a new one replaces the old in one step."""
+        path = location / _THRESHOLDS
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), encoding="utf-8")
+        new.replace(path)
