@@ -82,6 +82,14 @@ def _queue_settings(data: Path) -> "Settings":
     return settings
 
 
+def _index_settings(data: Path) -> "Settings":
+    settings = _settings(data=data)
+    if "index_location" in settings.model_fields_set:
+        return settings
+    # Where `up` keeps it, also while it does not run.
+    return settings.model_copy(update={"index_location": data / "index"})
+
+
 def _account_settings(data: Path) -> "Settings":
     settings = _settings(data=data)
     if settings.database_url is None and settings.db_host is None:
@@ -222,10 +230,7 @@ def evaluate(
     """
     from consulta.evaluation.command import Options, evaluate
 
-    settings = _settings(data=data)
-    if "index_location" not in settings.model_fields_set:
-        # Where `up` keeps it, also while it does not run.
-        settings = settings.model_copy(update={"index_location": data / "index"})
+    settings = _index_settings(data)
     options = Options(
         file=file,
         output=output or data / "evaluation" / file.stem,
@@ -235,6 +240,31 @@ def evaluate(
         fresh=fresh,
     )
     raise typer.Exit(evaluate(terminal, errors, settings, options))
+
+
+@app.command(rich_help_panel=STAFF)
+def calibrate(
+    file: Annotated[
+        Path, typer.Argument(help="Questions, one JSON object a line.", show_default=False)
+    ],
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Fit when a question is refused and when its answer is marked as uncertain.
+
+    Takes the same files as `evaluate`, with questions that the documents answer and some that they
+    do not. The thresholds are kept beside the index; without them those of the program are used.
+    """
+    from consulta.calibration import CalibrationError, calibrate
+    from consulta.evaluation.questions import QuestionFileError
+    from consulta.show_index import IndexUnusableError
+    from rag_worker.indexing import IndexingError
+
+    try:
+        calibrate(terminal, _index_settings(data), file)
+    except QuestionFileError as error:
+        _fail("\n".join(error.problems), 2)
+    except (CalibrationError, IndexUnusableError, IndexingError) as error:
+        _fail(error)
 
 
 @app.command(rich_help_panel=STAFF)

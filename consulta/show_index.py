@@ -7,6 +7,19 @@ from rich.table import Table
 
 from core.settings import Settings
 from rag_worker import indexing
+from rag_worker.generation import (
+    FORMAT,
+    CorruptIndexError,
+    Generation,
+    current_name,
+    open_generation,
+    read_manifest,
+)
+
+
+class IndexUnusableError(Exception):
+    """There is no index to work with; the message is a sentence or two that say what to do."""
+
 
 _STAGES = {
     "reading": "Reading the documents",
@@ -76,3 +89,52 @@ def _table(report: indexing.IndexReport) -> Table:
             f"[red]{escape(file.problem)}" if file.problem else "",
         )
     return table
+
+
+def up_to_date_index(terminal: Console, settings: Settings) -> Generation:
+    """The published index, brought up to date before if the course folder has changed.
+
+    Raises:
+        IndexUnusableError: there is none and nothing to make it from.
+        rag_worker.indexing.IndexingError: it cannot be made.
+    """
+    if settings.document_location is not None and not _is_current(settings):
+        show_index(terminal, settings)
+    name = current_name(settings.index_location)
+    if name is None:
+        raise IndexUnusableError(
+            f"There is no index in {settings.index_location}: start the service with `consulta "
+            "up`, or set DOCUMENT_LOCATION to the folder with the course documents."
+        )
+    try:
+        generation = open_generation(settings.index_location, name)
+    except CorruptIndexError as error:
+        raise IndexUnusableError(
+            f"The index cannot be read ({error}): `consulta index` makes it again."
+        ) from None
+    if not generation.passages:
+        raise IndexUnusableError("The index is empty: put documents into the course folder.")
+    model = generation.manifest.settings.get("embedding_model")
+    if model != settings.embedding_model:
+        raise IndexUnusableError(
+            f"The index was made with EMBEDDING_MODEL={model}, and the setting is "
+            f"{settings.embedding_model}: `consulta index` makes it again."
+        )
+    return generation
+
+
+def _is_current(settings: Settings) -> bool:
+    assert settings.document_location is not None
+    name = current_name(settings.index_location)
+    if name is None:
+        return False
+    try:
+        manifest = read_manifest(settings.index_location, name)
+    except CorruptIndexError:
+        return False
+    return (
+        manifest.format == FORMAT
+        and manifest.settings == indexing.content_settings(settings)
+        and indexing.manifest_snapshot(manifest)
+        == indexing.take_snapshot(settings.document_location.resolve())
+    )

@@ -40,34 +40,18 @@ from consulta.evaluation.report import (
 )
 from consulta.evaluation.run import PRODUCT, Bench, Plan, SilentModel, measure, sample
 from consulta.evaluation.table import TITLES, Measured, rows
-from consulta.show_index import show_index
+from consulta.show_index import IndexUnusableError, up_to_date_index
 from core.settings import Settings
 from rag_worker.answering import Answerer
 from rag_worker.embeddings import embeddings
-from rag_worker.generation import (
-    FORMAT,
-    CorruptIndexError,
-    Generation,
-    current_name,
-    open_generation,
-    read_manifest,
-)
-from rag_worker.indexing import (
-    IndexingError,
-    content_settings,
-    manifest_snapshot,
-    take_snapshot,
-)
+from rag_worker.generation import Generation
+from rag_worker.indexing import IndexingError
 from rag_worker.models import LanguageModel, ModelAwayError
 from rag_worker.retrieval import Retriever
 
 RESULTS, REPORT, PICTURE = "results.jsonl", "report.md", "report.png"
 _MOST_PROBLEMS = 100
 _WRONG_FILE, _FAILED, _INTERRUPTED = 2, 1, 130
-
-
-class EvaluationError(Exception):
-    """Nothing can be measured; the message is a sentence or two that say what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +78,7 @@ def evaluate(terminal: Console, errors: Console, settings: Settings, options: Op
         if (more := len(error.problems) - _MOST_PROBLEMS) > 0:
             _print(errors, f"… and {more:,} more.")
         return _WRONG_FILE
-    except (EvaluationError, IndexingError, StoreError) as error:
+    except (IndexUnusableError, IndexingError, StoreError) as error:
         _print(errors, f"[bold red]consulta:[/] {escape(str(error))}")
         return _FAILED
     except ModelAwayError as error:
@@ -119,7 +103,7 @@ def _evaluate(
     done: dict[str, tuple[int, int]],
 ) -> None:
     questions, warnings = read_questions(options.file)
-    generation = _generation(terminal, settings)
+    generation = up_to_date_index(terminal, settings)
     files = {f.file: IndexedPages(f.pages, f.problem) for f in generation.manifest.files}
     questions, of_index = against_index(options.file, questions, files)
     for warning in (*warnings, *of_index):
@@ -151,54 +135,6 @@ def _evaluate(
         when=datetime.now(ZoneInfo(settings.course_timezone)),
     )
     _show(terminal, errors, about, measured, options)
-
-
-def _generation(terminal: Console, settings: Settings) -> Generation:
-    """The published index, brought up to date before if the course folder has changed.
-
-    Raises:
-        EvaluationError: there is none and nothing to make it from.
-        rag_worker.indexing.IndexingError: it cannot be made.
-    """
-    if settings.document_location is not None and not _is_current(settings):
-        show_index(terminal, settings)
-    name = current_name(settings.index_location)
-    if name is None:
-        raise EvaluationError(
-            f"There is no index in {settings.index_location}: start the service with `consulta "
-            "up`, or set DOCUMENT_LOCATION to the folder with the course documents."
-        )
-    try:
-        generation = open_generation(settings.index_location, name)
-    except CorruptIndexError as error:
-        raise EvaluationError(
-            f"The index cannot be read ({error}): `consulta index` makes it again."
-        ) from None
-    if not generation.passages:
-        raise EvaluationError("The index is empty: put documents into the course folder.")
-    model = generation.manifest.settings.get("embedding_model")
-    if model != settings.embedding_model:
-        raise EvaluationError(
-            f"The index was made with EMBEDDING_MODEL={model}, and the setting is "
-            f"{settings.embedding_model}: `consulta index` makes it again."
-        )
-    return generation
-
-
-def _is_current(settings: Settings) -> bool:
-    assert settings.document_location is not None
-    name = current_name(settings.index_location)
-    if name is None:
-        return False
-    try:
-        manifest = read_manifest(settings.index_location, name)
-    except CorruptIndexError:
-        return False
-    return (
-        manifest.format == FORMAT
-        and manifest.settings == content_settings(settings)
-        and manifest_snapshot(manifest) == take_snapshot(settings.document_location.resolve())
-    )
 
 
 async def _measure(

@@ -91,10 +91,14 @@ class Course:
 
     def evaluate(self, *options: str, **settings: str) -> Ended:
         """Run the command in this process; nothing but an exit may leave it."""
+        return self.run("evaluate", *options, **settings)
+
+    def run(self, command: str, *options: str, **settings: str) -> Ended:
+        """Run a command on the file of questions."""
         environment = {**FOREIGN, "COLUMNS": "200", **self.settings, **settings}
         with contextlib.chdir(self.folder):
             result = CliRunner().invoke(
-                app, ["evaluate", "questions.jsonl", *options], env=environment
+                app, [command, "questions.jsonl", *options], env=environment
             )
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
@@ -347,3 +351,40 @@ def test_ctrl_c_keeps_what_was_measured_and_the_next_run_goes_on(
     assert [record["id"] for record in course.results] == ["iron"]
     assert course.evaluate(LLM_LANGUAGES="en,es").code == 0
     assert [record["id"] for record in course.results] == ["iron", "exam", "cook"]
+
+
+ASKED = (
+    "What temperature should the soldering iron have?",
+    "Must I wear safety glasses in the lab?",
+    "Which stairs do we take in case of fire?",
+    "Where do we meet when there is a fire?",
+    "At how many degrees do we solder?",
+    "¿Qué día es el examen final?",
+    "¿En qué aula es el examen final?",
+    "¿Cuándo se entregan las prácticas?",
+    "¿En qué despacho se entregan las prácticas?",
+    "¿Hasta qué hora se pueden entregar las prácticas?",
+)
+
+
+def test_calibrate_keeps_thresholds_beside_the_index(course: Course) -> None:
+    course.ask(
+        *({"question": text} for text in ASKED),
+        {"question": "¿Cuánto cuesta un billete de avión a Lima?", "answerable": False},
+    )
+    ended = course.run("calibrate")
+    assert ended.code == 0, ended.err
+    assert "10 questions with an answer in the documents" in ended.out
+    kept = json.loads((course.folder / "var" / "index" / "thresholds.json").read_text())
+    assert 0 < kept["uncertain"] <= kept["certain"] < 1
+    assert kept["fitted_on"]["answerable"] == len(ASKED)
+    assert course.run("calibrate").code == 0
+
+
+def test_calibrate_says_what_is_missing(course: Course) -> None:
+    course.ask({"question": ASKED[0]})
+    ended = course.run("calibrate")
+    assert ended.code == 1
+    assert "1 questions that the documents answer, and 10 are needed" in ended.err
+    course.ask({"question": 3})
+    assert course.run("calibrate").code == 2
