@@ -23,14 +23,14 @@ from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
 from rag_worker.relevance import Thresholds
 from rag_worker.retrieval import Hit, Retriever
-from rag_worker.support import Statement, check, is_abstention, quotation
+from rag_worker.support import Checked, Statement, check, is_abstention, quotation
 from rag_worker.wording import wording
 
 RANKED = 10
 """Passages that a search gives; a question about everything of a kind is shown all of them."""
-MOST_SHOWN = 4
+MOST_SHOWN = 5
 LEAST_SHOWN = 2
-NEAR_SHARE = 0.6
+NEAR_SHARE = 0.4
 """Further passages are used when their score has this share of the best's: on a CPU the prompt's
 length is the main cost of an answer."""
 MOST_QUOTED = {Scope.POINT: 3, Scope.LIST: 6, Scope.SUMMARY: 6}
@@ -145,12 +145,14 @@ class Answerer:
         if evidence < self._thresholds.uncertain:
             answer = not_covered(language, hits)
         else:
-            passages = section or [hit.passage for hit in _quoted(hits, scope)]
+            passages = section or [
+                hit.passage for hit in _best(_in_one_language(hits), MOST_QUOTED[scope], least=1)
+            ]
             answer = quote(question, language, passages[: MOST_QUOTED[scope]], self._today())
         return Explanation(
             replace(answer, uncertain=uncertain and answer.outcome is Outcome.QUOTED),
             tuple(hits),
-            shown=section or self._shown(hits, language, scope),
+            shown=section or self._shown(hits, scope),
             evidence=evidence,
             search_seconds=time.perf_counter() - began,
         )
@@ -189,7 +191,9 @@ class Answerer:
         written = completion.text
         if completion.is_cut:
             written = _without_unfinished(written)
-        checked = check(written, passages, question, language, self._today())
+        checked = await asyncio.get_running_loop().run_in_executor(
+            self._search_thread, self._check, written, passages, question, language
+        )
         found = replace(found, written=checked.written, supported=len(checked.statements))
         if not checked.statements:
             log.info("unsupported")
@@ -199,23 +203,31 @@ class Answerer:
         answer = _cite(checked.statements, passages, language, self._settings.llm_model)
         return replace(found, answer=replace(answer, uncertain=found.answer.uncertain))
 
-    def _shown(self, hits: Sequence[Hit], language: str, scope: Scope) -> tuple[Passage, ...]:
+    def _check(
+        self, written: str, passages: Sequence[Passage], question: str, language: str
+    ) -> Checked:
+        return check(
+            written,
+            passages,
+            question,
+            language,
+            today=self._today(),
+            similarity=self._retriever.similarity,
+        )
+
+    def _shown(self, hits: Sequence[Hit], scope: Scope) -> tuple[Passage, ...]:
         """What the model reads, in document order: its cache serves the same run again."""
-        spoken = [hit for hit in hits if hit.passage.language == language]
+        chosen = _in_one_language(hits)
         if scope is Scope.POINT:
-            spoken = _best(spoken, MOST_SHOWN, LEAST_SHOWN)
-        return self._retriever.whole({hit.row for hit in spoken})
+            chosen = _best(chosen, MOST_SHOWN, LEAST_SHOWN)
+        return self._retriever.whole({hit.row for hit in chosen})
 
     def _today(self) -> date:
         return self._clock().astimezone(ZoneInfo(self._settings.course_timezone)).date()
 
     def _can_write(self, language: str, found: Explanation) -> bool:
-        """Whether the model writes the language, and what it writes can be checked.
-
-        The check compares words, so the best passage must be in the language of the answer.
-        """
-        best = found.hits[0].passage
-        return language in self._settings.llm_languages and best.language == language
+        """Whether the model writes the language of the answer and reads that of the passages."""
+        return {language, found.hits[0].passage.language} <= set(self._settings.llm_languages)
 
 
 def _best(hits: Sequence[Hit], most: int, least: int) -> list[Hit]:
@@ -227,10 +239,9 @@ def _best(hits: Sequence[Hit], most: int, least: int) -> list[Hit]:
     ]
 
 
-def _quoted(hits: Sequence[Hit], scope: Scope) -> list[Hit]:
-    """The hits to quote, in the language of the best: others are seldom about the same."""
-    best = _best(hits, MOST_QUOTED[scope], least=1)
-    return [hit for hit in best if hit.passage.language == hits[0].passage.language]
+def _in_one_language(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits in the language of the best: another language's are seldom about the same."""
+    return [hit for hit in hits if hit.passage.language == hits[0].passage.language]
 
 
 def not_covered(language: str, hits: Sequence[Hit]) -> Answer:
@@ -273,13 +284,10 @@ def _cite(
     cited = list(dict.fromkeys(statement.passage for statement in statements))
     sources = []
     for at in cited:
-        words = {
-            term
-            for statement in statements
-            if statement.passage == at
-            for term in terms(statement.text, language)
-        }
-        quoted = quotation(passages[at].text, words, language, QUOTATION_CHARACTERS, fill=False)
+        spoken = passages[at].language
+        grounds = [statement.ground for statement in statements if statement.passage == at]
+        words = {term for ground in grounds for term in terms(ground, spoken)}
+        quoted = quotation(passages[at].text, words, spoken, QUOTATION_CHARACTERS, fill=False)
         sources.append(_source(passages[at], quoted))
     text = " ".join(
         _with_mark(statement.text, cited.index(statement.passage) + 1) for statement in statements

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from langchain_core.embeddings import Embeddings
 
 from core.settings import Settings
 from rag_worker.cache import IndexCache, Vectors
-from rag_worker.documents import Limits, find_files, ocr, read_file
+from rag_worker.documents import Limits, find_files, no_document, ocr, read_file
 from rag_worker.embeddings import embeddings
 from rag_worker.generation import (
     FORMAT,
@@ -94,11 +95,11 @@ def take_snapshot(folder: Path) -> Snapshot:
     rows = []
     for path in find_files(root):
         with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-            stat = path.stat()
+            status = path.lstat() if no_document(path, root) else path.stat()
             # A file whose permissions are mended has changed too, and so has an older one that
             # takes its place: only the time of the last change of either kind tells.
-            changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
-            rows.append((_printable(path.relative_to(root)), stat.st_size, changed))
+            changed = max(status.st_mtime_ns, status.st_ctime_ns)
+            rows.append((_printable(path.relative_to(root)), status.st_size, changed))
     return tuple(rows)
 
 
@@ -123,6 +124,8 @@ def content_settings(settings: Settings) -> dict[str, Any]:
     return {
         "embedding_model": settings.embedding_model,
         "document_max_mb": settings.document_max_mb,
+        "document_max_unpacked_mb": settings.document_max_unpacked_mb,
+        "document_max_characters": settings.document_max_characters,
         "document_max_pages": settings.document_max_pages,
         "document_timeout": settings.document_timeout,
         "ocr_page_timeout": settings.ocr_page_timeout,
@@ -275,8 +278,14 @@ class _Indexing:
         return files, passages, keys
 
     def _hash(self, name: str) -> str:
+        path = self.folder / name
+        if problem := no_document(path, self.folder):
+            return f"unreadable: {problem}"
         try:
-            with (self.folder / name).open("rb") as content:
+            # A pipe that takes the file's place now must not keep us waiting for its other end.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as content:
+                if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
+                    return "unreadable: no file"
                 return hashlib.file_digest(content, "sha256").hexdigest()
         except OSError as error:
             return f"unreadable: {error.strerror}"
@@ -291,7 +300,11 @@ class _Indexing:
             max_mb=self.settings.document_max_mb,
             max_pages=self.settings.document_max_pages,
             seconds=self.settings.document_timeout,
+            max_unpacked_mb=self.settings.document_max_unpacked_mb,
+            max_characters=self.settings.document_max_characters,
         )
+        if problem := no_document(self.folder / file.file, self.folder):
+            return {"passages": [], "pages": None, "problem": problem, "recognised": []}
         recognised: list[str] = []
 
         def recognise(pages: Sequence[int]) -> dict[int, list[ocr.RecognisedWord] | str]:

@@ -44,9 +44,14 @@ _COMMAND = re.compile(
     r"|\b(?:system|assistant|developer)\s*(?:prompt|message)?\s*:\s*"
 )
 _LIST = re.compile(
-    r"\b(?:all|every|each|list|lists|both|enumerate|todos?|todas?|cada|lista|listado|enumera\w*"
-    r"|ambos|ambas|cuales son|what are the|which are the|cuantos y cuales|fechas|dates|deadlines"
-    r"|plazos|desglose|breakdown|schedule|calendario|cronograma|how many \w+ (?:and|are))\b"
+    r"\b(?:all|every|each|list|lists|both|enumerate|two|three|four|five|six|several"
+    r"|todos?|todas?|cada|lista|listado|enumera\w*|ambos|ambas|dos|tres|cuatro|cinco|seis|varios"
+    r"|varias|cuales|breakdown|made up|put together|counts? (?:towards?|for)|desglose|compone"
+    r"|calendario|cronograma|schedule"
+    # A plural that is asked for.
+    r"|(?:which|what) (?!(?:is|was|does|has|this|class|happens|process)\b)\w{3,}s"
+    r"|what are (?:the|our|my)|que \w{3,}[aeo]s"
+    r"|cuando son|when are|where are|donde son)\b"
 )
 _SUMMARY = re.compile(
     r"\b(?:summary|summari[sz]e|summari[sz]ing|overview|outline|resumen|resume|resumir|resumeme"

@@ -13,7 +13,7 @@ from rag_worker.cache import Vectors
 from rag_worker.documents.sections import PATH_SEPARATOR
 from rag_worker.generation import Generation, WordIndex
 from rag_worker.intent import unit_number
-from rag_worker.language import query_terms, terms
+from rag_worker.language import query_terms, sentences, terms
 from rag_worker.passages import Passage
 from rag_worker.relevance import Baseline, baseline_name, probability
 
@@ -108,6 +108,25 @@ class Retriever:
         if foreign:
             chances.append(probability(max(foreign), baseline.foreign, None))
         return max(chances)
+
+    def similarity(self, statement: str, passage: Passage) -> tuple[float, str]:
+        """The best cosine of a statement with a sentence of a passage of this index, and that one.
+
+        Of the passage's best window each sentence is embedded, and the statement as they are, for
+        the two may say the same.
+        """
+        [vector] = self._embeddings.embed_documents([statement])
+        windows = list(passage.windows())
+        start = self.generation.starts[self._rows[passage]]
+        cosines = self.generation.vectors[start : start + len(windows)] @ np.asarray(vector)
+        window = windows[int(cosines.argmax())]
+        texts = [window[begin:end] for begin, end in sentences(window)]
+        each = np.asarray(self._embeddings.embed_documents(texts)) @ np.asarray(vector)
+        return float(each.max()), texts[int(each.argmax())]
+
+    @functools.cached_property
+    def _rows(self) -> dict[Passage, int]:
+        return {passage: row for row, passage in enumerate(self.generation.passages)}
 
     def whole(self, rows: Collection[int]) -> tuple[Passage, ...]:
         """The passages of ``rows`` in document order, with the neighbours they cannot do without.

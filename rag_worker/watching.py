@@ -32,7 +32,8 @@ _RETRY_SECONDS = 60.0
 """Pause after an indexing that failed, unless the folder changes."""
 _PASSED_ON = {
     *("document_location", "index_location", "embedding_model", "ollama_server_url"),
-    *("document_max_mb", "document_max_pages", "document_timeout", "llm_model", "openai_base_url"),
+    *("document_max_mb", "document_max_unpacked_mb", "document_max_characters"),
+    *("document_max_pages", "document_timeout", "ocr_page_timeout", "llm_model", "openai_base_url"),
     *("azure_openai_endpoint", "azure_openai_api_key", "openai_api_version"),
 }
 

@@ -298,3 +298,34 @@ async def test_yes_no_question_is_not_affirmed_against_the_passage(
     answer = await answerer.answer("Are late reports accepted in the lab?")
     assert answer.outcome is Outcome.QUOTED
     assert "not" in answer.text
+
+
+async def test_answer_from_a_document_in_another_language_is_checked_by_its_meaning(
+    answerer: Answerer, model: Scripted, settings: Settings
+) -> None:
+    model.replies = [
+        "El soldador debe ponerse a 350 grados [1]. Hay que llevar gafas de seguridad siempre [1]."
+    ]
+    explanation = await answerer.explain("¿A qué temperatura hay que poner el soldador?")
+    assert explanation.answer.outcome is Outcome.ANSWERED
+    assert "350 grados [1]" in explanation.answer.text
+    assert "Set the soldering iron to 350 degrees." in explanation.answer.sources[0].quotation
+    assert_citations_resolve(explanation, settings)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "El soldador debe ponerse a 250 grados [1].",
+        "El soldador lo inventó Ernst Sachs [1].",
+        "Se aceptan los informes entregados tarde [1].",
+        "El laboratorio está en la planta baja del edificio [1].",
+    ],
+)
+async def test_what_a_foreign_document_does_not_say_is_dropped(
+    answerer: Answerer, model: Scripted, reply: str
+) -> None:
+    model.replies = [reply]
+    answer = await answerer.answer("¿A qué temperatura hay que poner el soldador?")
+    assert answer.outcome is Outcome.QUOTED
+    assert reply.removesuffix(" [1].") not in answer.text

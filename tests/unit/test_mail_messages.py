@@ -227,6 +227,7 @@ def test_language_is_the_answers_or_else_the_courses(
         (Outcome.QUOTED, "Passages from the documents"),
         (Outcome.NOT_COVERED, "The course documents do not say"),
         (Outcome.FAILED, "Your question could not be answered"),
+        (Outcome.NO_QUESTION, "How to ask"),
     ],
 )
 def test_every_outcome_is_said_plainly(outcome: Outcome, expected: str) -> None:
@@ -237,6 +238,15 @@ def test_every_outcome_is_said_plainly(outcome: Outcome, expected: str) -> None:
         assert expected in part(message, kind)
         assert "Sorry." in part(message, kind)
         assert "Sources" not in part(message, kind)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ANSWERED, Outcome.QUOTED])
+@pytest.mark.parametrize("uncertain", [True, False])
+def test_uncertain_answer_says_so(outcome: Outcome, uncertain: bool) -> None:
+    question = with_answer(outcome=outcome, language="en", uncertain=uncertain)
+    message = received(answer_message(question, LETTERHEAD))
+    for kind in ("plain", "html"):
+        assert ("is not sure that this answers your question" in part(message, kind)) is uncertain
 
 
 def test_question_without_an_answer_is_no_mail() -> None:

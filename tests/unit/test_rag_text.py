@@ -166,12 +166,17 @@ def test_prompt_always_fits_the_window(question: str, texts: list[str]) -> None:
     assert estimate_tokens(prompt) <= 2048 - 200
 
 
+def unlike(_sentence: str, _passage: Passage) -> tuple[float, str]:
+    """No paraphrase: the words alone decide."""
+    return 0.0, ""
+
+
 DIODE = passage("El diodo conduce a 0,7 V. Lo inventó John Fleming en 1904.")
 ZENER = passage("El diodo Zener estabiliza la tensión en inversa.", page=2)
 
 
 def check(answer: str, question: str = "¿Cómo funciona?") -> list[tuple[str, int]]:
-    found = check_answer(answer, [DIODE, ZENER], question, "es", TODAY)
+    found = check_answer(answer, [DIODE, ZENER], question, "es", today=TODAY, similarity=unlike)
     return [(statement.text, statement.passage) for statement in found.statements]
 
 
@@ -234,13 +239,17 @@ def test_quotation_prefers_statements_to_the_questions_of_exercises() -> None:
 @pytest.mark.parametrize("written", ["</section>", "The answer to the question is:\n</pre>"])
 def test_tags_and_announcements_are_no_answer(written: str) -> None:
     text = "By the end of this section answer the questions. Recursion calls itself."
-    found = check_answer(written, [passage(text, language="en")], "Why?", "en", TODAY)
+    found = check_answer(
+        written, [passage(text, language="en")], "Why?", "en", today=TODAY, similarity=unlike
+    )
     assert found.statements == []
 
 
 def test_tag_inside_a_sentence_stays() -> None:
     text = "The <p> tag marks a paragraph."
-    found = check_answer(text, [passage(text, language="en")], "Why?", "en", TODAY)
+    found = check_answer(
+        text, [passage(text, language="en")], "Why?", "en", today=TODAY, similarity=unlike
+    )
     assert [statement.text for statement in found.statements] == [text]
 
 
@@ -257,18 +266,29 @@ RULES = passage("Late work is not accepted. Labs may be repeated once.", languag
     ],
 )
 def test_what_the_passage_denies_is_not_affirmed(answer: str, is_kept: bool) -> None:
-    found = check_answer(answer, [RULES], "Is late work accepted?", "en", TODAY)
+    found = check_answer(
+        answer, [RULES], "Is late work accepted?", "en", today=TODAY, similarity=unlike
+    )
     assert (len(found.statements), found.written) == (int(is_kept), 1)
 
 
 def test_words_from_distant_sentences_support_nothing() -> None:
     text = "Alba teaches algebra. " + "Something else is said here. " * 5 + "Bruno runs the lab."
-    far = check_answer("Alba runs lab tests.", [passage(text, language="en")], "Who?", "en", TODAY)
+    far = check_answer(
+        "Alba runs lab tests.",
+        [passage(text, language="en")],
+        "Who?",
+        "en",
+        today=TODAY,
+        similarity=unlike,
+    )
     assert far.statements == []
 
 
 def test_date_of_the_answer_may_be_named() -> None:
     text = "El examen final es el 28 de enero de 2027."
     answer = "A 21 de noviembre de 2026, el examen final es el 28 de enero de 2027 [1]."
-    found = check_answer(answer, [passage(text)], "¿Cuándo es el examen?", "es", TODAY)
+    found = check_answer(
+        answer, [passage(text)], "¿Cuándo es el examen?", "es", today=TODAY, similarity=unlike
+    )
     assert len(found.statements) == 1
