@@ -44,14 +44,14 @@ _COMMAND = re.compile(
     r"|\b(?:system|assistant|developer)\s*(?:prompt|message)?\s*:\s*"
 )
 _LIST = re.compile(
-    r"\b(?:all|every|each|list|lists|both|enumerate|two|three|four|five|six|several"
-    r"|todos?|todas?|cada|lista|listado|enumera\w*|ambos|ambas|dos|tres|cuatro|cinco|seis|varios"
-    r"|varias|cuales|breakdown|made up|put together|counts? (?:towards?|for)|desglose|compone"
-    r"|calendario|cronograma|schedule"
+    r"\b(?:all|every|each|list|lists|both|enumerate|several|breakdown|schedule|made up"
+    r"|put together|counts? (?:towards?|for)"
+    r"|todos?|todas?|cada|lista|listado|enumera\w*|ambos|ambas|varios|varias|cuales|desglose"
+    r"|compone|calendario|cronograma"
+    r"|(?:the|our|los|las) (?:two|three|four|five|six|dos|tres|cuatro|cinco|seis)"
     # A plural that is asked for.
     r"|(?:which|what) (?!(?:is|was|does|has|this|class|happens|process)\b)\w{3,}s"
-    r"|what are (?:the|our|my)|que \w{3,}[aeo]s"
-    r"|cuando son|when are|where are|donde son)\b"
+    r"|what are (?:the|our|my)|que \w{3,}[aeo]s|cuando son|when are|where are|donde son)\b"
 )
 _SUMMARY = re.compile(
     r"\b(?:summary|summari[sz]e|summari[sz]ing|overview|outline|resumen|resume|resumir|resumeme"
@@ -83,6 +83,10 @@ _ROMAN = {
 _NUMBERED = re.compile(r"(?m)^\s*(?:\d{1,2}|[a-d])\s*[.)]\s+(?=\S)")
 _ASKS = re.compile(r"[?¿]")
 _FOLLOWS = re.compile(r"^\W*(?:and|or|but|also|y|e|o|u|pero|tambien)\b")
+_REFERS_BACK = re.compile(
+    r"\b(?:it|its|they|them|their|this|that|these|those|esto|eso|ello|este|ese|estos|esos|estas"
+    r"|esas|dich[oa]s?|su|sus|ellos|ellas|diferencian)\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +183,12 @@ def _parts(text: str) -> list[str]:
 
 def _depends(part: str, language: str) -> bool:
     """Whether a part means nothing without the one before, as "And where?" does."""
-    words = len(terms(part, language))
-    return words == 0 or (words <= 2 and bool(_FOLLOWS.match(fold(part))))
+    words, folded = len(terms(part, language)), fold(part)
+    return (
+        words == 0
+        or (words <= 2 and bool(_FOLLOWS.match(folded)))
+        or bool(_REFERS_BACK.search(folded))
+    )
 
 
 def _says_something(part: str, language: str) -> bool:

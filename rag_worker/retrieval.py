@@ -56,6 +56,8 @@ class Retriever:
         self.generation = generation
         self._embeddings = embeddings
         self._means = _passage_means(generation)
+        # Its own cache, so that it goes with this generation.
+        self._words = functools.cache(self._words_of)
 
     @property
     def is_empty(self) -> bool:
@@ -197,8 +199,7 @@ class Retriever:
         one, other = self._words(first), self._words(second)
         return len(one & other) >= _SAME_WORDS * max(len(one | other), 1)
 
-    @functools.cache  # noqa: B019 - lives as long as the generation
-    def _words(self, row: int) -> frozenset[str]:
+    def _words_of(self, row: int) -> frozenset[str]:
         passage = self.generation.passages[row]
         return frozenset(terms(passage.text, passage.language))
 

@@ -38,6 +38,11 @@ def test_message_without_a_question_asks_nothing(text: str) -> None:
             "es",
             ("¿Qué es un diodo?", "¿Qué es un JFET?"),
         ),
+        (
+            "¿Qué es un vector? ¿Cuáles son sus componentes?",
+            "es",
+            ("¿Qué es un vector? ¿Cuáles son sus componentes?",),
+        ),
         ("explica la ley de Ohm", "es", ("explica la ley de Ohm",)),
         ("¿Qué es la carga? Explíquelo.", "es", ("¿Qué es la carga? Explíquelo.",)),
     ],
