@@ -17,11 +17,11 @@ from rag_worker.language import query_terms, sentences, terms
 from rag_worker.passages import Passage
 from rag_worker.relevance import Baseline, baseline_name, probability
 
-WINDOW_WEIGHT = 2.0
-PASSAGE_WEIGHT = 2.0
-"""Weights of the z-scores of a passage's best window and of the mean of its windows, beside
-BM25's, which has 1. Chosen on SQuAD-es for the windows and kept from falling on questions about
-whole sections by the mean; ``docs/retrieval.md`` has the table."""
+WEIGHTS = (0.4, 0.4, 0.2)
+"""Of the z-scores of a passage's best window, of the mean of its windows, and of BM25. Windows
+find single facts, means find sections; ``docs/retrieval.md`` has the table."""
+WEIGHTS_ACROSS_LANGUAGES = (0.8, 0.2)
+"""Where question and passage share no words: of the best window and of the mean."""
 _EVIDENCE_HITS = 3
 """Coverage is the best of this many hits: the first is not always the one."""
 _SAME_WORDS = 0.85
@@ -72,17 +72,15 @@ class Retriever:
         """
         query = np.asarray(self._embeddings.embed_query(question), dtype=np.float32)
         dense = np.maximum.reduceat(self.generation.vectors @ query, self.generation.starts)
-        similar = WINDOW_WEIGHT * _z_scores(dense) + PASSAGE_WEIGHT * _z_scores(self._means @ query)
+        legs = np.stack([_z_scores(dense), _z_scores(self._means @ query)])
         words = query_terms(question, language)
         bm25 = np.zeros_like(dense)
-        score = similar / (WINDOW_WEIGHT + PASSAGE_WEIGHT)
+        score = WEIGHTS_ACROSS_LANGUAGES @ legs
         index = self.generation.words.get(language)
         if index is not None:
-            # Passages in other languages share no words with the question: their vectors decide.
             bm25[index.rows] = index.scores(words)
-            score[index.rows] = (similar[index.rows] + _z_scores(bm25[index.rows])) / (
-                WINDOW_WEIGHT + PASSAGE_WEIGHT + 1
-            )
+            spoken = np.vstack([legs[:, index.rows], _z_scores(bm25[index.rows])])
+            score[index.rows] = WEIGHTS @ spoken
         return [
             Hit(
                 passage=self.generation.passages[at],

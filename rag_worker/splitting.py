@@ -13,11 +13,12 @@ from rag_worker.documents.sections import PATH_SEPARATOR
 from rag_worker.language import document_language, sentences
 from rag_worker.passages import Passage
 
-PASSAGE_CHARACTERS = 1000
-"""A passage's longest text. About 250 tokens: two to four passages fit a small model's window."""
-SHORTEST_PIECE = 400
+PASSAGE_CHARACTERS = 1400
+"""A passage's longest text, about 350 tokens. Measured against 500 to 2,000 on syllabi and on
+joined articles (``docs/retrieval.md``)."""
+SHORTEST_PIECE = 560
 """A section that is too long is not cut into pieces shorter than this."""
-SMALL_SECTION = 300
+SMALL_SECTION = 420
 """A section shorter than this shares a passage with its neighbours on the same page."""
 _DETECTION_CHARACTERS = 20_000
 _BLANK_LINE = re.compile(r"\n{2,}")
