@@ -47,7 +47,7 @@ class Parser:
 
 def ours(path: Path) -> str:
     """What Consulta reads, with the headings at their places."""
-    sections = Sections(path.name)
+    sections = Sections(path.name, 10**8)
     load_pdf(path, sections, max_pages=100_000)
     texts, heading = [], None
     for document in sections.documents():

@@ -159,6 +159,14 @@ class Settings(BaseSettings):
         10, description="how often the folder is looked at for changes", gt=0
     )
     document_max_mb: float = Field(50, description="largest file that is read, MB", gt=0)
+    document_max_unpacked_mb: float = Field(
+        500, description="most an office file may unpack to, MB; a zip bomb unpacks to more", gt=0
+    )
+    document_max_characters: int = Field(
+        10_000_000,
+        description="most text a file may hold; the default is some 3,000 printed pages",
+        ge=1,
+    )
     document_max_pages: int = Field(2000, description="most pages a file may have", ge=1)
     document_timeout: float = Field(300, description="seconds one file may take to read", gt=0)
     ocr_page_timeout: float = Field(

@@ -5,11 +5,13 @@ import logging
 import os
 import resource
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from rag_worker.documents.archive import check_archive, check_kind
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.limits import Limits
 from rag_worker.documents.sections import Sections
 
 _MEMORY = 2 * 2**30
@@ -21,8 +23,7 @@ _ZIPPED = {".docx", ".pptx", ".odt"}
 def load(
     path: Path,
     name: str,
-    max_bytes: int,
-    max_pages: int,
+    limits: Limits,
     recognised: dict[str, list[Any]] | None = None,
 ) -> tuple[Sections, int | None, list[int]]:
     """Read ``path`` in this process; ``recognised`` are the words of its scanned pages.
@@ -34,13 +35,13 @@ def load(
         DocumentError: nothing could be read.
     """
     # Each format's library is imported for its own files only: the process lives for one file.
-    sections = Sections(name)
+    sections = Sections(name, limits.max_characters)
     pages: int | None = None
     scanned: list[int] = []
     suffix = path.suffix.lower()
     check_kind(path)
     if suffix in _ZIPPED:
-        check_archive(path, max_bytes)
+        check_archive(path, limits.max_unpacked_mb)
     if suffix == ".docx":
         from rag_worker.documents.word import load_docx  # noqa: PLC0415
 
@@ -58,7 +59,7 @@ def load(
         from rag_worker.documents.pdf import load_pdf  # noqa: PLC0415
 
         known = {int(page): as_words(words) for page, words in (recognised or {}).items()}
-        pages, scanned = load_pdf(path, sections, max_pages, known)
+        pages, scanned = load_pdf(path, sections, limits.max_pages, known)
     elif suffix == ".txt":
         from rag_worker.documents.plain import load_text  # noqa: PLC0415
 
@@ -76,8 +77,7 @@ def _answer(request: dict[str, Any]) -> dict[str, object]:
         sections, pages, scanned = load(
             path,
             str(request["name"]),
-            int(request["max_bytes"]),
-            int(request["max_pages"]),
+            Limits(**request["limits"]),
             request.get("recognised"),
         )
     except DocumentError as error:
@@ -88,9 +88,10 @@ def _answer(request: dict[str, Any]) -> dict[str, object]:
         return _unread("Its parts are nested too deeply: save it again, or as PDF.")
     except PermissionError:
         return _unread("It may not be read: give the worker the right to read it.")
-    except Exception:
-        # The edge of one file: the libraries raise anything on damaged input.
-        return _unread("It is damaged or not what its name says: save it again.")
+    except Exception as error:
+        # The edge of one file: the libraries raise anything on damaged input. The place tells an
+        # engineer, who finds it in the log, whether it is our fault.
+        return _unread(f"It is damaged or not what its name says: save it again ({_place(error)}).")
     documents = sections.documents()
     return {
         "documents": [[document.page_content, document.metadata] for document in documents],
@@ -100,6 +101,16 @@ def _answer(request: dict[str, Any]) -> dict[str, object]:
     }
 
 
+def _place(error: Exception) -> str:
+    """The kind of error, and the last place in this package that it came through."""
+    ours = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent == Path(__file__).parent
+    ]
+    return f"{type(error).__name__} in {Path(ours[-1].filename).name}, line {ours[-1].lineno}"
+
+
 def _unread(problem: str) -> dict[str, object]:
     return {"documents": [], "pages": None, "problem": problem}
 
@@ -107,7 +118,7 @@ def _unread(problem: str) -> dict[str, object]:
 def main() -> None:
     """Read the file that the request on standard input names."""
     request = json.load(sys.stdin)
-    seconds = int(request["seconds"]) + 1
+    seconds = int(request["limits"]["seconds"]) + 1
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -3,11 +3,25 @@
 import re
 from typing import Any
 
-_LEAVES = {"mi", "mn", "mo", "mtext", "ms", "t"}
+_LEAVES = {"mi", "mn", "mo", "mtext", "ms", "t", "ci", "cn", "csymbol"}
 _ANNOTATIONS = {"annotation", "annotation-xml"}
 _OFF = {"0", "false", "off"}
 _SEAM = "\ue000"
 """Where a script or a fraction ends: what follows must not be read as a part of it."""
+_OPERATORS = {
+    "plus": " + ",
+    "minus": " − ",
+    "times": " ",
+    "divide": "/",
+    "power": "^",
+    "eq": " = ",
+    "neq": " ≠ ",
+    "lt": " < ",
+    "gt": " > ",
+    "leq": " ≤ ",
+    "geq": " ≥ ",
+}
+"""Of Content MathML, which names them before their arguments."""
 _NEXT_CELL = "\ue001"
 _COMBINING = {
     **dict.fromkeys("→⟶⃗⇀", "\u20d7"),
@@ -184,6 +198,8 @@ def _container(  # noqa: PLR0912 - a case a shape
             text = "; ".join(row.strip() for row in rows if row.strip(f" ,{_SEAM}{_NEXT_CELL}"))
             if name == "m" and not _in_brackets(element):
                 text = f"[{text}]"
+        case "apply":
+            text = _applied(parts)
         case "mlabeledtr":
             text = f"{_cells(texts[1:])} {''.join(texts[:1])}"
         case "mtr" | "mr":
@@ -195,6 +211,19 @@ def _container(  # noqa: PLR0912 - a case a shape
         case _:
             text = inside
     return text
+
+
+def _applied(parts: list[tuple[str, str]]) -> str:
+    (operator, function), *arguments = parts or [("", "")]
+    texts = [text.strip() for _, text in arguments]
+    sign = _OPERATORS.get(operator)
+    if sign and len(texts) > 1:
+        return sign.join(
+            f"({text})" if name == "apply" and len(text) > 1 else text
+            for (name, _), text in zip(arguments, texts, strict=True)
+        )
+    name = sign.strip() if sign else function.strip() or operator
+    return name + ", ".join(texts) if sign else f"{name}({', '.join(texts)})"
 
 
 def _in_brackets(matrix: Any) -> bool:

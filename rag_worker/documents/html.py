@@ -27,6 +27,7 @@ _INLINE = {
     *("strong", "sub", "sup", "time", "tt", "u", "var", "wbr", "script", "big", "strike", "ruby"),
     *("rb", "rt", "rp", "acronym", "nobr"),
 }
+_DEFINITIONS = {"dt", "dd"}
 _HEADING = re.compile(r"h([1-6])$")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 _DECLARED = re.compile(
@@ -187,7 +188,7 @@ class _Page:
     def _definitions(self, element: Any) -> None:
         """A term and its definition are one paragraph: ``term: definition``."""
         terms: list[str] = []
-        for child in element.iter("dt", "dd"):
+        for child in element.iter(*_DEFINITIONS):
             if not self._is_shown(child) or next(child.iterancestors("dl"), None) is not element:
                 continue
             text = _lines(self._inline(child))
@@ -245,7 +246,9 @@ class _Page:
             return f" {element.get('alt', '')} "
         parts = [element.text or ""]
         for child in element:
-            if self._is_shown(child):
+            # Terms and definitions whose end is not marked come inside the one before.
+            is_next = child.tag in _DEFINITIONS and element.tag in _DEFINITIONS
+            if self._is_shown(child) and not is_next:
                 # Blocks inside a cell or a heading must not run into each other.
                 inner = self._inline(child)
                 parts.append(inner if _local(child) in _INLINE else f" {inner} ")

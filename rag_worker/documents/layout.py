@@ -13,7 +13,9 @@ _GUTTER = 0.8
 _WIDE_GAP = 0.8
 """Words of a line farther apart than this, in sizes of the text, may be cells of a table."""
 _STRETCHED, _STRETCHED_STOP = 1.9, 3.0
-"""In a line of prose, cells are farther apart than so many of its spaces; after a full stop, too."""
+"""In a line of prose, cells are farther apart than so many spaces; so many after a full stop."""
+_WIDEST_SPACE = 2.0
+"""Not even justified prose has its words farther apart than this, in sizes of the text."""
 _CLEAR_GAP = 1.5
 """Where they are so far apart, two rows make a table, else three."""
 _SPACE = 0.13
@@ -153,7 +155,8 @@ def blocks(
     bullets: Sequence[Box],
 ) -> list[Block]:
     """The page's lines and tables in the order of reading."""
-    bars = [rule for rule in horizontal if not _is_border(rule, horizontal, vertical)]
+    bars = [rule for rule in horizontal if rule.width < _LONGEST_BAR][:_MOST_BARS]
+    bars = [rule for rule in bars if not _is_border(rule, horizontal, vertical)]
     words = _with_fractions(_with_accents(words), bars)
     words += _bullet_words(words, bullets)
     tables, words = _ruled_tables(words, horizontal, vertical)
@@ -262,11 +265,10 @@ def _is_above(accent: Box, word: Word) -> bool:
     )
 
 
-def _with_fractions(words: list[Word], horizontal: Sequence[Box]) -> list[Word]:
+def _with_fractions(words: list[Word], bars: Sequence[Box]) -> list[Word]:
     """What stands above and below a short line of its own, as ``a/b``."""
-    short = [rule for rule in horizontal if rule.width < _LONGEST_BAR][:_MOST_BARS]
     # Inner fractions first: they are part of what stands above or below the outer ones.
-    for rule in sorted(short, key=lambda rule: rule.width):
+    for rule in sorted(bars, key=lambda rule: rule.width):
         near = [
             word
             for word in words
@@ -294,33 +296,29 @@ def _with_fractions(words: list[Word], horizontal: Sequence[Box]) -> list[Word]:
 def _is_border(rule: Box, horizontal: Sequence[Box], vertical: Sequence[Box]) -> bool:
     """Whether a line is the side of a table's cell, and so no fraction's bar.
 
-    A cell's side meets an upright line or the side of the next cell, or has its like above or
-    below in the same column.
+    A cell's side meets an upright line or the side of the next cell, or has two others of its
+    width above or below it.
     """
-    near = _BORDER_GAP
 
-    def meets(other: Box) -> bool:
+    def is_near(first: float, second: float) -> bool:
+        return abs(first - second) <= _BORDER_GAP
+
+    def meets(upright: Box) -> bool:
         return (
-            other.y0 - near <= rule.y1
-            and rule.y0 <= other.y1 + near
-            and (min(abs(other.x0 - rule.x0), abs(other.x0 - rule.x1)) <= near)
+            upright.y0 - _BORDER_GAP <= rule.y1
+            and rule.y0 <= upright.y1 + _BORDER_GAP
+            and (is_near(upright.x0, rule.x0) or is_near(upright.x0, rule.x1))
         )
 
-    return any(map(meets, vertical)) or any(
-        other is not rule
-        and (
-            # Beside it, or another side of its column.
-            (
-                abs(other.y0 - rule.y0) <= near
-                and min(abs(other.x0 - rule.x1), abs(other.x1 - rule.x0)) <= near
-            )
-            or (
-                abs(other.y0 - rule.y0) > near
-                and abs(other.x0 - rule.x0) <= near
-                and abs(other.x1 - rule.x1) <= near
-            )
+    others = [other for other in horizontal if other is not rule]
+    return (
+        any(map(meets, vertical))
+        or any(
+            is_near(other.y0, rule.y0)
+            and (is_near(other.x0, rule.x1) or is_near(other.x1, rule.x0))
+            for other in others
         )
-        for other in horizontal
+        or sum(is_near(other.x0, rule.x0) and is_near(other.x1, rule.x1) for other in others) >= 2
     )
 
 
@@ -527,12 +525,12 @@ def _even_space(words: Sequence[Word]) -> float:
     size = words[0].size
     gaps = [right.box.x0 - left.box.x1 for left, right in pairwise(words)]
     gaps = [gap for gap in gaps if gap > _SPACE * size]
-    letters = sum(word.text.strip(".,:;()").isalpha() for word in words)
-    if len(gaps) < 3 or letters <= len(words) / 2:
+    spelled = sum(len(word.text) > 1 and word.text.strip(".,:;()").isalpha() for word in words)
+    if len(gaps) < 3 or spelled <= len(words) / 2:
         return 0.0
     usual = statistics.median_low(gaps)
     even = sum(abs(gap - usual) < 0.1 * size for gap in gaps)
-    return usual if even > len(gaps) / 2 else 0.0
+    return usual if even > len(gaps) / 2 and usual < _WIDEST_SPACE * size else 0.0
 
 
 def _weighted(words: Sequence[Word]) -> float:
@@ -656,7 +654,8 @@ def _ends_early(before: Line, line: Line, left: float, right: float) -> bool:
 
 def _differs(before: Line, line: Line) -> bool:
     """Whether a bold line beside one that is not is more than emphasis that runs over."""
-    return not before.words[-1].bold or not line.words[0].bold
+    is_emphasis = before.words[-1].bold and line.words[0].bold
+    return not (is_emphasis or line.text[:1].islower())
 
 
 def is_list_item(line: Line) -> bool:

@@ -22,8 +22,8 @@ _LARGER = 1.05
 """Headings are set at least this much larger than the text, or in bold, or are numbered."""
 _EDGE_LINES = 3
 """Running headers and footers are among this many lines at the top or the bottom."""
-_MARGIN = 0.12
-"""In documents of two pages they are in this part of the page's height."""
+_MARGIN = 0.15
+"""They stand in this part of the page's height."""
 _HEADING_LINES = 3
 _LONGEST_HEADING = 150
 _LONGEST_NUMBERED = 80
@@ -102,7 +102,7 @@ def load_pdf(
     for number in scanned:
         if recognised and number in recognised:
             pages[number - 1] = Page(list(recognised[number]), box=pages[number - 1].box)
-    pages, lines = _without_running_lines(_without_code_fonts(pages))
+    pages, lines, running = _without_running_lines(_without_code_fonts(pages))
     pieces = [
         []
         if _is_contents(page_lines, count)
@@ -115,7 +115,7 @@ def load_pdf(
         for page, page_lines in zip(pages, lines, strict=True)
     ]
     _join_pages(pieces, {word.lower() for page in pages for word in _plain_words(page.words)})
-    _add(pieces, sections)
+    _add(pieces, running, sections)
     return count, [number for number in scanned if number not in (recognised or {})]
 
 
@@ -150,23 +150,31 @@ def _without_code_fonts(pages: list[Page]) -> list[Page]:
 # What repeats on the pages and what lists them.
 
 
-def _without_running_lines(pages: list[Page]) -> tuple[list[Page], list[list[Line]]]:
+def _without_running_lines(
+    pages: list[Page],
+) -> tuple[list[Page], list[list[Line]], list[list[str]]]:
     """The pages without page numbers, and without what repeats at their top or bottom.
 
     Returns:
-        Them, and what stands at the same height on each as one line.
+        Them; what stands at the same height on each as one line; and what repeats, on the first
+        page that has it, for it may be said nowhere else.
     """
     lines = [lines_of(page.words) for page in pages]
     text_size = _text_size(lines)
 
-    def shape(line: Line) -> str:
+    def shape(line: Line, number: int) -> str:
+        # "Page 3 of 9" runs through the document; a large or bold "Unit 3" is a heading.
+        is_heading = line.size > text_size * _LARGER or line.bold
         text = line.text.casefold()
-        # "Page 3" runs through the document; a large "Unit 3" is a heading.
-        return text if line.size > text_size * _LARGER else re.sub(r"\d+", "#", text)
+        return text if is_heading else re.sub(rf"\b{number + 1}\b", "#", text)
 
     edges = [[*page[:_EDGE_LINES], *page[_EDGE_LINES:][-_EDGE_LINES:]] for page in lines]
     filled = sum(1 for page in lines if page)
-    times = Counter(found for page in edges for found in {shape(line) for line in page})
+    times = Counter(
+        found
+        for number, page in enumerate(edges)
+        for found in {shape(line, number) for line in page}
+    )
     # Numbers that count up with the pages, whatever stands beside them.
     offsets = Counter(
         offset
@@ -175,34 +183,47 @@ def _without_running_lines(pages: list[Page]) -> tuple[list[Page], list[list[Lin
     )
     counting = {offset for offset, found in offsets.items() if found >= 3 and found > 0.4 * filled}
 
-    def is_running(line: Line, number: int) -> bool:
-        counts = any(value - number in counting for value in _outer_numbers(line))
-        if _PAGE_NUMBER.fullmatch(line.text):
-            return counts or _is_in_margin(line, pages[number])
-        repeats = times[shape(line)]
-        if repeats >= 3 and repeats > 0.35 * filled:
-            return True
-        if filled == 2 and repeats == 2 and _is_in_margin(line, pages[number]):
-            return True
-        return (
+    def repeats(line: Line, number: int) -> bool:
+        found = times[shape(line, number)]
+        if found > 0.35 * filled:
+            return found >= min(filled, 3) > 1
+        # The title of a chapter stands above the pages of the chapter only.
+        return found >= 3 and line is lines[number][0] and line.size <= text_size * _LARGER
+
+    def counts(line: Line, number: int) -> bool:
+        return bool(_PAGE_NUMBER.fullmatch(line.text)) or (
             line.size <= text_size * _LARGER
+            and not line.bold
             and len(line.text) < 120
-            and counts
-            and _is_in_margin(line, pages[number])
+            and any(value - number in counting for value in _outer_numbers(line))
         )
 
-    kept = []
+    kept: list[Page] = []
+    first: list[list[str]] = []
+    shown: set[str] = set()
     for number, (page, page_lines) in enumerate(zip(pages, lines, strict=True)):
         running: list[Line] = []
+        first.append([])
         for ordered in (page_lines, page_lines[::-1]):
             for line in ordered[:_EDGE_LINES]:
-                if not is_running(line, number):
+                is_repeated = repeats(line, number)
+                if not _is_in_margin(line, page) or not (is_repeated or counts(line, number)):
                     break
                 running.append(line)
+                if is_repeated and shape(line, number) not in shown:
+                    first[-1].append(_without_page_number(line.text, number + 1))
+                shown.add(shape(line, number))
         gone = {id(word) for line in running for word in line.words}
         kept.append(replace(page, words=[word for word in page.words if id(word) not in gone]))
         lines[number] = [line for line in page_lines if line not in running]
-    return kept, lines
+    return kept, lines, first
+
+
+def _without_page_number(text: str, number: int) -> str:
+    """A running line without the number at either end; nothing where it is all number."""
+    if _PAGE_NUMBER.fullmatch(text):
+        return ""
+    return re.sub(rf"^{number}\b|\b{number}$", "", text).strip()
 
 
 def _outer_numbers(line: Line) -> list[int]:
@@ -219,13 +240,12 @@ def _is_contents(lines: Sequence[Line], pages: int) -> bool:
     """Whether a page is a table of contents: its lines end in page numbers that only grow."""
     texts = [line.text for line in lines]
     numbers = [int(match[1]) for text in texts if (match := _ENDS_IN_NUMBER.search(text))]
-    is_said = (
-        sum(bool(_LEADERS.search(text)) for text in texts) >= 0.5 * len(texts)
-        or any(_CONTENTS.fullmatch(text) for text in texts[:3])
-        or pages >= 8
-    )
     return (
-        is_said
+        # Without a sign of it, it may be a schedule whose rows end in the numbers of chapters.
+        (
+            sum(bool(_LEADERS.search(text)) for text in texts) >= 0.5 * len(texts)
+            or any(_CONTENTS.fullmatch(text) for text in texts[:3])
+        )
         and len(numbers) >= 5
         and len(numbers) >= 0.7 * len(lines)
         and numbers == sorted(numbers)
@@ -370,7 +390,9 @@ def _code(lines: Sequence[Line]) -> str:
 # Headings.
 
 
-def _add(pages: Sequence[Sequence[_Piece]], sections: Sections) -> None:
+def _add(
+    pages: Sequence[Sequence[_Piece]], running: Sequence[Sequence[str]], sections: Sections
+) -> None:
     # Tables may hold most of a syllabus: what is a heading shows beside its prose.
     prose = [
         [line for piece in page if isinstance(piece, _Paragraph) for line in piece.lines]
@@ -379,6 +401,8 @@ def _add(pages: Sequence[Sequence[_Piece]], sections: Sections) -> None:
     levels = _heading_levels(pages, _text_size(prose), _is_mostly_bold(prose))
     for number, page in enumerate(pages, start=1):
         sections.page(number)
+        for line in running[number - 1]:
+            sections.paragraph(line)
         for piece in _with_whole_headings(page, levels):
             if isinstance(piece, Table):
                 sections.table(piece.rows)
@@ -426,7 +450,7 @@ def _heading_levels(
                 or _is_numbered_heading(piece, following, text_size)
             ):
                 size, bold = piece.style
-                is_larger = piece.lines[0].size > text_size * _LARGER
+                is_larger = size > text_size * _LARGER
                 found.append((piece, (size, False) if is_larger else (text_size, bold)))
     styles = Counter(style for _, style in found)
     ranks = {
@@ -452,6 +476,8 @@ def _may_be_heading(piece: _Paragraph) -> bool:
         and letters >= 0.4 * len(text)
         and not text.endswith((".", ",", ";"))
         and len(piece.lines) <= _HEADING_LINES
+        # Lines that each say "Office: 3.14" are data.
+        and not (len(piece.lines) > 1 and all(":" in line.text for line in piece.lines))
         and not piece.lines[0].mono
         and all(len(line.cells) == 1 or _NUMBERED.match(line.text) for line in piece.lines)
     )

@@ -5,24 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
 
 import rag_worker
+from rag_worker.documents.limits import Limits
 from rag_worker.documents.ocr import INSTALL, RecognisedWord, languages
 from rag_worker.documents.scanning import SUFFIXES
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a file may cost: megabytes, pages, and seconds of reading."""
-
-    max_mb: float
-    max_pages: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +90,7 @@ def _ask_child(
     request = {
         "path": str(path),
         "name": name,
-        "max_bytes": int(limits.max_mb * 2**20),
-        "max_pages": limits.max_pages,
-        "seconds": limits.seconds,
+        "limits": asdict(limits),
         "recognised": recognised,
     }
     # The child must find this package wherever the parent found it.

@@ -11,8 +11,6 @@ from rag_worker.documents.errors import DocumentError
 
 PATH_SEPARATOR = " › "
 _LONGEST_HEADING = 200
-_MAX_CHARACTERS = 10_000_000
-"""About three thousand printed pages."""
 # Formulas are typed in alphabets of their own, which search and small models do not know.
 _MATHEMATICAL_LETTERS = re.compile("[\U0001d400-\U0001d7ff\ufb00-\ufb06]")
 # Neither NUL and its kind nor what nobody sees belongs in a text: characters without width, marks
@@ -42,6 +40,7 @@ class Sections:
     """
 
     file: str
+    max_characters: int
     _documents: list[Document] = field(default_factory=list)
     _paragraphs: list[str] = field(default_factory=list)
     _headings: dict[int, str] = field(default_factory=dict)
@@ -109,9 +108,10 @@ class Sections:
 
     def _count(self, text: str) -> None:
         self._characters += len(text)
-        if self._characters > _MAX_CHARACTERS:
+        if self._characters > self.max_characters:
             raise DocumentError(
-                "It holds more text than a book of three thousand pages: split the file."
+                f"It holds more text than the {self.max_characters:,} characters that "
+                "DOCUMENT_MAX_CHARACTERS allows: split the file."
             )
 
     def _end_section(self) -> None:

@@ -15,7 +15,6 @@ from rag_worker.documents.numbering import Numbering
 from rag_worker.documents.sections import Sections
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_STRICT = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 _MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
@@ -38,6 +37,7 @@ _FAKE_HEADING = 10
 """The levels below those that headings by style have."""
 _MOST_WORDS = 12
 _LARGER = 1.15
+_LINK_FIELD = re.compile(r'\s*HYPERLINK\s+"([^"]+)"')
 _PAGE_FIELD = re.compile(r"\s*(PAGE|NUMPAGES|SECTIONPAGES)\b")
 # The letters of the font Symbol, in the order of the Latin keys.
 _SYMBOL = dict(
@@ -88,13 +88,13 @@ class _WordReader:
             (part for kind, part in archive.relations("").values() if kind == "officeDocument"),
             "word/document.xml",
         )
-        self._body = self._part(main)
+        self._body = self._archive.xml(main)
         if self._body is None:
             raise DocumentError("It is not a Word document: save it as .docx.")
         related = archive.relations(main)
         self._parts = dict(related.values())
         self._relations = related
-        styles = self._part(self._parts.get("styles", ""))
+        styles = self._archive.xml(self._parts.get("styles", ""))
         self._styles = {
             style.get(f"{_W}styleId", ""): style
             for style in (styles.iter(f"{_W}style") if styles is not None else ())
@@ -114,22 +114,16 @@ class _WordReader:
         )
         self._looks: dict[str, _Look] = {}
         self._levels: dict[str, int | None] = {}
-        self._numbering = Numbering(self._part(self._parts.get("numbering", "")), _W)
+        self._numbering = Numbering(self._archive.xml(self._parts.get("numbering", "")), _W)
         self._notes = {
             kind: {note.get(f"{_W}id"): note for note in root}
             for kind in ("footnotes", "endnotes")
-            if (root := self._part(self._parts.get(kind, ""))) is not None
+            if (root := self._archive.xml(self._parts.get(kind, ""))) is not None
         }
         self._cells: dict[Any, str] = {}
         self._page: int | None = None
         self._body_look = _Look()
         self._ranks: list[tuple[int, bool, bool, bool]] = []
-
-    def _part(self, name: str) -> Any:
-        root = self._archive.xml(name)
-        if root is not None and root.tag.startswith(_STRICT):
-            raise DocumentError("It is in the format Strict Open XML: save it as a usual .docx.")
-        return root
 
     def read(self) -> int | None:
         """Add the whole text to the sections."""
@@ -169,7 +163,7 @@ class _WordReader:
         title_page = section.find(f"{_W}titlePg")
         first = title_page is not None and title_page.get(f"{_W}val", "1") not in _OFF
         related = parts.get("first" if first else "default")
-        root = self._part(related[1]) if related else None
+        root = self._archive.xml(related[1]) if related else None
         if root is None or related is None:
             return
         relations, self._relations = self._relations, self._archive.relations(related[1])
@@ -342,7 +336,7 @@ class _WordReader:
         for child in element:
             tag = child.tag
             if tag == f"{_W}fldChar":
-                _follow_field(child, fields)
+                _follow_field(child, fields, parts)
             elif tag == f"{_W}instrText" and fields:
                 fields[-1] += child.text or ""
             elif not isinstance(tag, str) or tag in _UNREAD:
@@ -522,12 +516,13 @@ def _is_shaded(element: Any) -> bool:
     return style is not None and style.get(f"{_W}val") not in ("TableGrid", "TableNormal")
 
 
-def _follow_field(mark: Any, fields: list[str]) -> None:
+def _follow_field(mark: Any, fields: list[str], parts: list[str]) -> None:
+    """Keep the instructions of the fields that are open, and the addresses of links."""
     kind = mark.get(f"{_W}fldCharType")
     if kind == "begin":
         fields.append("")
-    elif kind == "end" and fields:
-        fields.pop()
+    elif kind == "end" and fields and (link := _LINK_FIELD.match(fields.pop())):
+        parts[:] = [link_text("".join(parts), link[1])]
 
 
 def _number(properties: Any, name: str, default: int) -> int:

@@ -255,3 +255,39 @@ def test_search_finds_the_passage_and_knows_what_is_not_there(settings: Settings
     assert search("What temperature should the soldering iron have?", "en") == ("safety.md", True)
     assert not search("¿Quién ganó el mundial de 1986?", "es")[1]
     assert not search("receta de paella", "es")[1]
+
+
+def test_what_is_no_file_of_the_folder_is_reported_and_waited_for_by_nobody(
+    settings: Settings,
+) -> None:
+    folder = folder_of(settings)
+    outside = folder.parent / "fuera.md"
+    outside.write_text(EXAM)
+    (folder / "enlace.md").symlink_to(outside)
+    (folder / "roto.md").symlink_to(folder / "nada.md")
+    os.mkfifo(folder / "tubo.md")
+    report = index_documents(settings)
+    problems = {file.file: file.problem or "" for file in report.files if file.problem}
+    assert {name: reason.partition(":")[0] for name, reason in problems.items()} == {
+        "enlace.md": "It is a link that leads out of the folder",
+        "roto.md": "It is a link to something that is not there",
+        "tubo.md": "It is no file but a pipe or a device",
+    }
+    assert report.passages == 2
+    assert index_documents(settings).changed is False
+
+
+def test_pipe_that_takes_the_place_of_a_file_does_not_block(settings: Settings) -> None:
+    path = folder_of(settings) / "diodo.md"
+
+    def replace_file(progress: Progress) -> None:
+        if progress.file == "diodo.md" and path.is_file():
+            path.unlink()
+            os.mkfifo(path)
+
+    report = index_documents(settings, replace_file)
+    problems = {file.file: file.problem for file in report.files}
+    assert problems == {
+        "diodo.md": "It is no file but a pipe or a device: put a file in its place.",
+        "programa.md": None,
+    }

@@ -1,6 +1,8 @@
 """Every format gives its text with pages, slides and headings, and no file can do harm."""
 
 import io
+import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from lxml import etree
 from pptx.util import Inches
 
-from rag_worker.documents import FileText, Limits, find_files, read_file
+from rag_worker.documents import FileText, Limits, find_files, no_document, read_file
 
 LIMITS = Limits(max_mb=5, max_pages=50, seconds=30)
 
@@ -53,7 +55,7 @@ def pdf(pages: list[list[tuple[str, int]]]) -> bytes:
     return (body + "trailer << /Root 1 0 R >>\n").encode("cp1252")
 
 
-def test_pdf_keeps_pages_and_headings_and_drops_running_lines(tmp_path: Path) -> None:
+def test_pdf_keeps_pages_and_headings_and_says_running_lines_once(tmp_path: Path) -> None:
     filler = "Esta línea es tan larga como las demás líneas de texto de la página entera."
     pages = [
         [
@@ -61,7 +63,6 @@ def test_pdf_keeps_pages_and_headings_and_drops_running_lines(tmp_path: Path) ->
             (f"Unidad {n}", 18),
             (filler, 11),
             (("uno", "dos", "tres")[n - 1] + " es el dato.", 11),
-            (str(n), 9),
         ]
         for n in (1, 2, 3)
     ]
@@ -70,14 +71,16 @@ def test_pdf_keeps_pages_and_headings_and_drops_running_lines(tmp_path: Path) ->
     result = read(path)
     assert result.problem is None
     assert result.pages == 3
-    assert [document.metadata["page"] for document in result.documents] == [1, 2, 3]
+    assert [document.metadata["page"] for document in result.documents] == [1, 1, 2, 3]
+    assert result.documents[0].page_content == "Electrónica I"
     assert [document.metadata["heading"] for document in result.documents] == [
+        None,
         "Unidad 1",
         "Unidad 2",
         "Unidad 3",
     ]
-    assert "Electrónica I" not in text_of(result)
-    assert "dos es el dato." in result.documents[1].page_content
+    assert text_of(result).count("Electrónica I") == 1
+    assert "dos es el dato." in result.documents[2].page_content
 
 
 def test_pdf_joins_words_cut_at_the_line_end(tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_pdf_joins_words_cut_at_the_line_end(tmp_path: Path) -> None:
 
 
 def test_pdf_table_of_contents_is_left_out(tmp_path: Path) -> None:
-    contents = [(f"{n}.1 Sección sobre algo {n + 1}", 11) for n in range(1, 8)]
+    contents = [("Índice", 14), *((f"{n}.1 Sección sobre algo {n + 1}", 11) for n in range(1, 8))]
     path = tmp_path / "indice.pdf"
     path.write_bytes(pdf([contents, *[[(f"Texto de la hoja {n}.", 11)] for n in range(8)]]))
     assert "Sección sobre algo" not in text_of(read(path))
@@ -292,7 +295,41 @@ def test_zip_bomb_is_refused_without_unpacking_it(tmp_path: Path) -> None:
     path = tmp_path / "bomba.docx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/document.xml", b"\0" * (60 * 2**20))
-    assert "zip bomb" in (read(path).problem or "")
+    result = read(path, Limits(max_mb=5, max_pages=50, seconds=30, max_unpacked_mb=50))
+    assert result.problem == (
+        "It unpacks to 60 MB, as a zip bomb does, and DOCUMENT_MAX_UNPACKED_MB is 50: "
+        "split it or leave its pictures out."
+    )
+
+
+def test_file_with_too_much_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "largo.txt"
+    path.write_text("El diodo conduce.\n\n" * 100)
+    limits = Limits(max_mb=5, max_pages=50, seconds=30, max_characters=1000)
+    assert "1,000 characters that DOCUMENT_MAX_CHARACTERS allows" in (
+        read(path, limits).problem or ""
+    )
+
+
+def test_fault_of_the_reader_is_told_with_its_place(tmp_path: Path) -> None:
+    # Python makes no number of so many digits.
+    levels = f'<w:abstractNum><w:lvl w:ilvl="{"9" * 5000}"/></w:abstractNum>'
+    word = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/numbering"
+    path = tmp_path / "raro.docx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("word/document.xml", f"<w:document {word}><w:body/></w:document>")
+        archive.writestr("word/numbering.xml", f"<w:numbering {word}>{levels}</w:numbering>")
+        archive.writestr(
+            "word/_rels/document.xml.rels",
+            '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+            f'<Relationship Id="r1" Type="{kind}" Target="numbering.xml"/></Relationships>',
+        )
+    assert re.fullmatch(
+        r"It is damaged or not what its name says: save it again "
+        r"\(ValueError in numbering\.py, line \d+\)\.",
+        read(path).problem or "",
+    )
 
 
 def test_too_large_file_is_refused(tmp_path: Path) -> None:
@@ -328,6 +365,27 @@ def test_only_documents_inside_the_folder_are_found(tmp_path: Path) -> None:
         outside,
     ):
         path.write_bytes(b"x")
-    (folder / "link.pdf").symlink_to(outside)
+    (folder / "link.md").symlink_to(folder / "sub" / "b.MD")
     found = [path.relative_to(folder).as_posix() for path in find_files(folder)]
-    assert found == ["a.pdf", "sub/b.MD"]
+    assert found == ["a.pdf", "link.md", "sub/b.MD"]
+    assert [no_document(folder / name, folder) for name in found] == [None] * 3
+
+
+def test_what_is_no_file_of_the_folder_is_named_with_its_reason(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "curso", tmp_path / "fuera"
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "a.pdf").write_bytes(b"x")
+    (folder / "fuera.pdf").symlink_to(outside / "a.pdf")
+    (folder / "carpeta").symlink_to(outside)
+    (folder / "rota.pdf").symlink_to(outside / "b.pdf")
+    (folder / "vuelta.pdf").symlink_to(folder / "vuelta.pdf")
+    os.mkfifo(folder / "tubo.md")
+    reasons = {path.name: no_document(path, folder) or "" for path in find_files(folder)}
+    assert {name: reason.partition(":")[0] for name, reason in reasons.items()} == {
+        "carpeta": "It is a link that leads out of the folder",
+        "fuera.pdf": "It is a link that leads out of the folder",
+        "rota.pdf": "It is a link to something that is not there",
+        "tubo.md": "It is no file but a pipe or a device",
+        "vuelta.pdf": "It is a link that leads nowhere",
+    }

@@ -229,3 +229,21 @@ def test_no_letter_of_any_formula_is_lost(children: list[tuple[str, object]]) ->
     formula.extend([tree(child) for child in children])
     written = Counter(filter(str.isalnum, "".join(formula.itertext())))
     assert not written - Counter(filter(str.isalnum, linear(formula)))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("<apply><eq/><ci>F</ci><apply><times/><ci>m</ci><ci>a</ci></apply></apply>", "F = (m a)"),
+        ("<apply><divide/><ci>V</ci><ci>R</ci></apply>", "V/R"),
+        (
+            "<apply><power/><apply><plus/><ci>a</ci><ci>b</ci></apply><cn>2</cn></apply>",
+            "(a + b)^2",
+        ),
+        ("<apply><minus/><ci>x</ci></apply>", "−x"),
+        ("<apply><sin/><ci>x</ci></apply>", "sin(x)"),
+        ("<apply><ci>f</ci><ci>x</ci><ci>y</ci></apply>", "f(x, y)"),
+    ],
+)
+def test_operators_of_content_mathml_are_written(content: str, text: str) -> None:
+    assert mathml(content) == text

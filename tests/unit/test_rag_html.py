@@ -139,7 +139,7 @@ def test_deep_nesting_gives_the_text_or_the_reason(
 def test_spans_that_multiply_text_are_refused(tmp_path: Path) -> None:
     cells = "".join(f"<td rowspan=65534>{'x' * 1000}</td>" for _ in range(1000))
     page = f"<table><tr>{cells}</tr>{'<tr><td>y</td></tr>' * 20_000}</table>"
-    assert "more text than a book" in (read(tmp_path, page).problem or "")
+    assert "DOCUMENT_MAX_CHARACTERS" in (read(tmp_path, page).problem or "")
 
 
 SPANISH = "El análisis de la función según el método único: «señal» débil, razón."
@@ -178,7 +178,7 @@ def test_any_bytes_are_decoded_or_refused_in_plain_words(data: bytes) -> None:
 def test_no_letter_of_markdown_without_html_is_lost(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.md"
     path.write_text(text.replace("<", "").replace("[", "").replace("]", "") + "\n\nend")
-    sections = Sections("any.md")
+    sections = Sections("any.md", 10**7)
     load_markdown(path, sections)
     found = "".join(
         f"{document.page_content}{document.metadata['heading']}"
@@ -187,3 +187,10 @@ def test_no_letter_of_markdown_without_html_is_lost(tmp_path: Path, text: str) -
     written = path.read_text()
     if "```" not in written and "&" not in written:  # a fence's first line names a language
         assert found.count("b") >= written.count("b")
+
+
+def test_terms_whose_end_is_not_marked_are_told_apart(tmp_path: Path) -> None:
+    page = "<dl><dt>BJT<dt>bipolar<dd>Un transistor.<dt>JFET<dd>Otro.<dd>De canal.</dl>"
+    assert (
+        text_of(read(tmp_path, page)) == "BJT, bipolar: Un transistor.\n\nJFET: Otro.\n\nDe canal."
+    )

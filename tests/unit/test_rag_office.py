@@ -327,3 +327,25 @@ def test_document_that_declares_entities_is_refused_in_plain_words(tmp_path: Pat
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", f"{entities}<w:document {W}>&b;</w:document>")
     assert (read(path).problem or "").startswith("It declares XML entities")
+
+
+def test_address_of_a_link_field_is_kept(tmp_path: Path) -> None:
+    field = (
+        '<w:p><w:r><w:t>Ver </w:t></w:r><w:r><w:fldChar w:fldCharType="begin"/></w:r>'
+        '<w:r><w:instrText> HYPERLINK "https://example.org/guia" </w:instrText></w:r>'
+        '<w:r><w:fldChar w:fldCharType="separate"/></w:r><w:r><w:t>la guía</w:t></w:r>'
+        '<w:r><w:fldChar w:fldCharType="end"/></w:r><w:r><w:t>.</w:t></w:r></w:p>'
+    )
+    assert text_of(word(tmp_path, field)) == "Ver la guía (https://example.org/guia)."
+
+
+def test_strict_open_xml_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "estricto.docx"
+    strict = 'xmlns:w="http://purl.oclc.org/ooxml/wordprocessingml/main"'
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "word/document.xml",
+            f"<w:document {strict}><w:body>{paragraph('La asistencia es obligatoria.')}"
+            "</w:body></w:document>",
+        )
+    assert text_of(read(path)) == "La asistencia es obligatoria."

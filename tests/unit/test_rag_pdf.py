@@ -194,6 +194,147 @@ def test_fraction_is_read_with_its_bar(read) -> None:
     assert text_of(read(pdf(["\n".join(commands)]))) == "La corriente es I = V/R según Ohm."
 
 
+def test_bars_of_fractions_are_told_from_the_sides_of_narrow_cells(read) -> None:
+    rows = [["a", "b", "c"], ["1", "2", "3"], ["4", "5", "6"], ["7", "8", "9"]]
+    xs, ys = (60, 90, 120, 150), (700, 680, 660, 640, 620)
+    cells = [
+        text(xs[column] + 10, ys[row] - 14, cell)
+        for row, cells in enumerate(rows)
+        for column, cell in enumerate(cells)
+    ]
+    # Each cell draws its own four sides.
+    sides = [f"{x} {y} m {x + 30} {y} l S" for x in xs[:-1] for y in ys]
+    sides += [f"{x} {y} m {x} {y - 20} l S" for x in xs for y in ys[:-1]]
+    table = "\n".join(" | ".join(row) for row in rows)
+    assert text_of(read(pdf(["\n".join([*cells, *sides])]))) == table
+    only_rows = [f"60 {y} m 150 {y} l S" for y in ys]
+    assert text_of(read(pdf(["\n".join([*cells, *only_rows])]))) == table
+
+
+def test_fractions_of_the_same_width_below_each_other_are_read(read) -> None:
+    commands = [
+        line
+        for y in (700, 660)
+        for line in (
+            text(60, y, "I ="),
+            text(86, y + 7, "V"),
+            f"84 {y + 3} m 96 {y + 3} l S",
+            text(86, y - 8, "R"),
+        )
+    ]
+    assert text_of(read(pdf(["\n".join(commands)]))).split() == ["I", "=", "V/R"] * 2
+
+
+def justified(x: float, y: float, line: str, right: float) -> str:
+    """The commands that write a line whose spaces are stretched to end at ``right``."""
+    words = line.split()
+    widths = [4.4 * len(word) for word in words]
+    space = (right - x - sum(widths)) / max(len(words) - 1, 1)
+    commands = []
+    for word, width in zip(words, widths, strict=True):
+        # Courier's letters are 0.6 wide, so that every word is as wide as it is said to be.
+        commands.append(text(round(x, 2), y, word, round(4.4 / 0.6, 3), "F4"))
+        x += width + space
+    return "\n".join(commands)
+
+
+def test_justified_prose_in_a_narrow_column_is_no_table(read) -> None:
+    prose = (
+        "Lecture: Attending the lecture is a",
+        "fundamental part of the course; you are",
+        "responsible for what is presented in the",
+        "lecture whether it is in the book or not",
+    )
+    commands = [justified(60, 700 - 10 * at, line, 255) for at, line in enumerate(prose)]
+    # A font of even width that does not say so: else it would be read as code.
+    fonts = {"F4": "/Type /Font /Subtype /Type1 /BaseFont /Foo /Encoding /WinAnsiEncoding "
+             "/FirstChar 32 /LastChar 126 /Widths [" + "600 " * 95 + "]"}  # fmt: skip
+    assert text_of(read(pdf(["\n".join(commands)], fonts=fonts))) == " ".join(prose)
+
+
+def test_rows_of_single_words_are_not_joined(read) -> None:
+    rows = [("Item", "Weight")] + [(f"Quiz{n}", f"{n}0") for n in range(1, 7)]
+    commands = []
+    for at, (item, weight) in enumerate(rows):
+        y = 700 - 13.2 * at - (8 if at > 3 else 0)
+        commands += [text(60, y, item), text(200, y, weight)]
+    result = text_of(read(pdf(["\n".join(commands)])))
+    assert result.split("\n") == [f"{item} | {weight}" for item, weight in rows]
+
+
+def test_date_is_no_section_number_and_a_share_no_hindrance_for_a_heading(read) -> None:
+    commands = [
+        lines(60, 780, *PROSE),
+        text(60, 690, "08.10 El modelo nomológico"),
+        lines(60, 660, *PROSE),
+        text(60, 570, "Exams (50%)", font="F2"),
+        lines(60, 550, *PROSE),
+    ]
+    assert headings_of(read(pdf(["\n".join(commands)]))) == [None, "Exams (50%)"]
+
+
+def test_bold_line_inside_a_paragraph_is_no_heading(read) -> None:
+    commands = [
+        text(60, 760, "Las prácticas se entregan por el campus virtual antes de la sesión; y"),
+        text(60, 746.8, "no se admiten trabajos fuera de plazo ni copias de otros", font="F2"),
+        text(60, 733.6, "salvo causa justificada por escrito ante el profesor."),
+    ]
+    result = read(pdf(["\n".join(commands)]))
+    assert headings_of(result) == [None]
+    assert "ni copias de otros salvo causa" in text_of(result)
+
+
+def test_bold_lines_of_data_are_text(read) -> None:
+    commands = [
+        text(60, 790, "Programa", 16),
+        lines(60, 760, "Profesor: Ana Ruiz", "Despacho: 3.14", font="F2"),
+        lines(60, 700, *PROSE),
+    ]
+    result = read(pdf(["\n".join(commands)]))
+    assert headings_of(result) == ["Programa"]
+    assert "Profesor: Ana Ruiz\nDespacho: 3.14" in text_of(result)
+
+
+def test_running_line_is_read_once_and_what_repeats_in_the_text_always(read) -> None:
+    def page(number: int, chapter: str) -> str:
+        return "\n".join(
+            [
+                text(60, 810, chapter, 9),
+                text(60, 770, f"Semana {2 * number}"),
+                *(text(60, 740 - 13 * at, f"{line[number:]}") for at, line in enumerate(PROSE)),
+                text(60, 400, "Se entrega por el campus virtual."),
+                text(60, 30, "Electrónica I, curso 2026/27", 9),
+                text(500, 30, str(number), 9),
+            ]
+        )
+
+    chapters = ["El diodo"] * 3 + ["El transistor"] * 4 + ["El amplificador"] * 3
+    result = read(pdf([page(at, chapter) for at, chapter in enumerate(chapters, start=1)]))
+    whole = text_of(result)
+    assert whole.count("Electrónica I") == 1
+    assert [whole.count(chapter) for chapter in dict.fromkeys(chapters)] == [1, 1, 1]
+    assert whole.count("Se entrega por el campus virtual.") == 10
+    assert all(f"Semana {2 * number}" in whole for number in range(1, 11))
+
+
+def test_schedule_whose_rows_end_in_growing_numbers_is_no_table_of_contents(read) -> None:
+    rows = [f"Semana {at}: lectura del capítulo {at}" for at in range(1, 9)]
+    pages = [lines(60, 700 - 9 * at, f"Parte {at}", *PROSE) for at in range(9)]
+    assert "Semana 8" in text_of(read(pdf([*pages, lines(60, 700, *rows)])))
+
+
+def test_head_is_repeated_though_the_columns_are_filled_differently(read) -> None:
+    def page(rows: list[tuple[str, str]]) -> str:
+        commands = [f"60 {715 - 20 * at} m 400 {715 - 20 * at} l S" for at in range(len(rows) + 1)]
+        for at, row in enumerate(rows):
+            commands += [text(64, 700 - 20 * at, row[0]), text(300, 700 - 20 * at, row[1])]
+        return "\n".join(commands)
+
+    first = [("Tema", "Aula"), ("Un tema con un título más largo", "A1"), ("Diodo", "B2")]
+    result = read(pdf([page(first), page([("JFET", "C3"), ("Zener", "D4")])]))
+    assert result.documents[1].page_content == "Tema | Aula\nJFET | C3\nZener | D4"
+
+
 def test_exponents_are_told_from_the_numbers_of_notes(read) -> None:
     commands = [
         text(60, 700, "G vale 6,67 por 10"),
