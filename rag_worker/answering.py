@@ -14,7 +14,7 @@ import structlog
 from core.clock import Clock, system_clock
 from core.questions import Answer, Outcome, Source
 from core.settings import Settings
-from rag_worker.dates import asks_for_next, next_date_terms
+from rag_worker.dates import asks_for_next, next_date
 from rag_worker.documents.sections import PATH_SEPARATOR, clean
 from rag_worker.intent import Scope, read_message, scope_of
 from rag_worker.language import question_language, shows_language, terms
@@ -22,8 +22,8 @@ from rag_worker.models import LanguageModel, PromptTruncatedError
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
 from rag_worker.relevance import Thresholds
-from rag_worker.retrieval import Hit, Retriever
-from rag_worker.support import Checked, Statement, check, is_abstention, quotation
+from rag_worker.retrieval import Hit, Retriever, best_window
+from rag_worker.support import Checked, Statement, check, excerpt, is_abstention, quotation
 from rag_worker.wording import wording
 
 RANKED = 10
@@ -34,7 +34,7 @@ NEAR_SHARE = 0.4
 """Further passages are used when their score has this share of the best's: on a CPU the prompt's
 length is the main cost of an answer."""
 MOST_QUOTED = {Scope.POINT: 3, Scope.LIST: 6, Scope.SUMMARY: 6}
-QUOTATION_CHARACTERS = 400
+QUOTATION_CHARACTERS = 500
 _MARK = re.compile(r"\[(\d+)\]")
 
 log = structlog.get_logger()
@@ -145,10 +145,14 @@ class Answerer:
         if evidence < self._thresholds.uncertain:
             answer = not_covered(language, hits)
         else:
-            passages = section or [
-                hit.passage for hit in _best(_in_one_language(hits), MOST_QUOTED[scope], least=1)
-            ]
-            answer = quote(question, language, passages[: MOST_QUOTED[scope]], self._today())
+            if section:
+                # How each part begins says what it is about.
+                places = [(passage, (0, 1)) for passage in section]
+            else:
+                best = _best(hits, MOST_QUOTED[scope], least=1)
+                places = [(hit.passage, self._place(question, language, hit)) for hit in best]
+            limit = QUOTATION_CHARACTERS if scope is Scope.POINT else 2 * QUOTATION_CHARACTERS
+            answer = quote(language, places[: MOST_QUOTED[scope]], limit)
         return Explanation(
             replace(answer, uncertain=uncertain and answer.outcome is Outcome.QUOTED),
             tuple(hits),
@@ -215,9 +219,18 @@ class Answerer:
             similarity=self._retriever.similarity,
         )
 
+    def _place(self, question: str, language: str, hit: Hit) -> tuple[int, int]:
+        """Where in a passage to quote from: its next date, if that is asked for, or best window."""
+        text = hit.passage.text
+        if asks_for_next(question) and (found := next_date(text, self._today())):
+            return found.begin, found.end
+        return best_window(question, language, hit)
+
     def _shown(self, hits: Sequence[Hit], scope: Scope) -> tuple[Passage, ...]:
         """What the model reads, in document order: its cache serves the same run again."""
-        chosen = _in_one_language(hits)
+        # What the model cannot read would only confuse it.
+        readable = [hit for hit in hits if hit.passage.language in self._settings.llm_languages]
+        chosen = readable or list(hits)
         if scope is Scope.POINT:
             chosen = _best(chosen, MOST_SHOWN, LEAST_SHOWN)
         return self._retriever.whole({hit.row for hit in chosen})
@@ -226,7 +239,7 @@ class Answerer:
         return self._clock().astimezone(ZoneInfo(self._settings.course_timezone)).date()
 
     def _can_write(self, language: str, found: Explanation) -> bool:
-        """Whether the model writes the language of the answer and reads that of the passages."""
+        """Whether the model writes the language of the answer and reads the best passage's."""
         return {language, found.hits[0].passage.language} <= set(self._settings.llm_languages)
 
 
@@ -237,11 +250,6 @@ def _best(hits: Sequence[Hit], most: int, least: int) -> list[Hit]:
         for rank, hit in enumerate(hits[:most])
         if rank < least or hit.score >= NEAR_SHARE * hits[0].score
     ]
-
-
-def _in_one_language(hits: Sequence[Hit]) -> list[Hit]:
-    """The hits in the language of the best: another language's are seldom about the same."""
-    return [hit for hit in hits if hit.passage.language == hits[0].passage.language]
 
 
 def not_covered(language: str, hits: Sequence[Hit]) -> Answer:
@@ -255,20 +263,21 @@ def not_covered(language: str, hits: Sequence[Hit]) -> Answer:
     return Answer(text, language, Outcome.NOT_COVERED)
 
 
-def quote(question: str, language: str, passages: Iterable[Passage], today: date) -> Answer:
-    """The passages' own words, with the places they stand at."""
+def quote(language: str, places: Iterable[tuple[Passage, tuple[int, int]]], limit: int) -> Answer:
+    """The passages' own words around the places in them, with the pages they stand at.
+
+    None is longer than ``limit`` characters; one that is cut ends with an ellipsis.
+    """
     fixed = wording(language)
-    scope = scope_of(question)
     sources = []
     lines = [fixed.quoted]
-    for number, passage in enumerate(passages, start=1):
-        # A summary quotes how each part begins.
-        words = set(terms(question, passage.language)) if scope is not Scope.SUMMARY else set()
-        if asks_for_next(question):
-            words.update(next_date_terms(passage.text, today))
-        quoted = quotation(passage.text, words, passage.language, QUOTATION_CHARACTERS, fill=True)
+    for number, (passage, (begin, end)) in enumerate(places, start=1):
+        quoted = excerpt(passage.text, begin, end, limit)
         sources.append(_source(passage, quoted))
-        lines.append(f"> {' '.join(quoted.split())} [{number}]\n>\n> — {fixed.place(passage)}")
+        shown = " ".join(quoted.split())
+        if quoted[-1:] not in ".!?…:" and not passage.text.endswith(quoted):
+            shown += " …"
+        lines.append(f"> {shown} [{number}]\n>\n> — {fixed.place(passage)}")
     return Answer("\n\n".join(lines), language, Outcome.QUOTED, tuple(sources))
 
 
@@ -287,7 +296,7 @@ def _cite(
         spoken = passages[at].language
         grounds = [statement.ground for statement in statements if statement.passage == at]
         words = {term for ground in grounds for term in terms(ground, spoken)}
-        quoted = quotation(passages[at].text, words, spoken, QUOTATION_CHARACTERS, fill=False)
+        quoted = quotation(passages[at].text, words, spoken, QUOTATION_CHARACTERS)
         sources.append(_source(passages[at], quoted))
     text = " ".join(
         _with_mark(statement.text, cited.index(statement.passage) + 1) for statement in statements

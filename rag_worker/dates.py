@@ -86,11 +86,10 @@ def asks_for_next(question: str) -> bool:
     return bool(_NEXT.search(question))
 
 
-def next_date_terms(text: str, today: date) -> list[str]:
-    """The terms of the first date in ``text`` that is not past; none where all are."""
+def next_date(text: str, today: date) -> DateFound | None:
+    """The first date in ``text`` that is not past; None where all are."""
     coming = [found for found in find_dates(text, today) if found.day >= today]
-    first = min(coming, key=lambda found: found.day, default=None)
-    return date_terms(text[first.begin : first.end]) if first else []
+    return min(coming, key=lambda found: found.day, default=None)
 
 
 def date_terms(text: str) -> list[str]:

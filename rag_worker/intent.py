@@ -42,6 +42,8 @@ _COMMAND = re.compile(
     r"|\b(?:you are now|act as|pretend (?:to be|that)|eres ahora|ahora eres|actua como"
     r"|finge (?:ser|que)|haz como si)\b[^.?!\n]*[.!\n]?"
     r"|\b(?:system|assistant|developer)\s*(?:prompt|message)?\s*:\s*"
+    r"|\b(?:print|reveal|show|repeat|output|imprime|muestra|revela|repite)\b[^.?!\n]{0,40}?"
+    r"\b(?:prompts?|instructions|instrucciones)\b[^.?!\n]*[.!]?"
 )
 _LIST = re.compile(
     r"\b(?:all|every|each|list|lists|both|enumerate|several|breakdown|schedule|made up"
@@ -81,6 +83,7 @@ _ROMAN = {
     "x": 10,
 }
 _NUMBERED = re.compile(r"(?m)^\s*(?:\d{1,2}|[a-d])\s*[.)]\s+(?=\S)")
+_ANNOUNCES = re.compile(r"\b(?:duda|dudas|pregunta|preguntas|question|questions|consulta)\b")
 _ASKS = re.compile(r"[?¿]")
 _FOLLOWS = re.compile(r"^\W*(?:and|or|but|also|y|e|o|u|pero|tambien)\b")
 _REFERS_BACK = re.compile(
@@ -186,11 +189,17 @@ def _depends(part: str, language: str) -> bool:
     words, folded = len(terms(part, language)), fold(part)
     return (
         words == 0
-        or (words <= 2 and bool(_FOLLOWS.match(folded)))
+        or (bool(_FOLLOWS.match(folded)) and words <= (1 if _ASKS_FOR_MORE.search(folded) else 2))
         or bool(_REFERS_BACK.search(folded))
     )
 
 
 def _says_something(part: str, language: str) -> bool:
-    words = re.findall(r"[^\W_]+", fold(part))
-    return bool(terms(part, language)) and not all(_GREETING.match(word) for word in words)
+    folded = fold(part)
+    words = re.findall(r"[^\W_]+", folded)
+    if not terms(part, language) or all(_GREETING.match(word) for word in words):
+        return False
+    # "I am a student of group B and have a question."
+    return bool(
+        _ASKS.search(part) or _ASKS_FOR_MORE.search(folded) or not _ANNOUNCES.search(folded)
+    )

@@ -9,6 +9,7 @@ from pathlib import PurePath
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
+from rag_worker.answerability import Window, answerability
 from rag_worker.cache import Vectors
 from rag_worker.documents.sections import PATH_SEPARATOR
 from rag_worker.generation import Generation, WordIndex
@@ -24,6 +25,8 @@ WEIGHTS_ACROSS_LANGUAGES = (0.8, 0.2)
 """Where question and passage share no words: of the best window and of the mean."""
 _EVIDENCE_HITS = 3
 """Coverage is the best of this many hits: the first is not always the one."""
+WINDOW_COVERAGE_WEIGHT = 0.08
+"""In cosines: what a window gains by holding all the question's words."""
 _SAME_WORDS = 0.85
 """Passages whose shared part of words reaches this say the same."""
 
@@ -39,6 +42,7 @@ class Hit:
         coverage: share of the question's terms in the passage, by their rarity; None across
             languages.
         row: the passage's place in document order.
+        windows: the cosine of each window of the passage.
     """
 
     passage: Passage
@@ -47,6 +51,7 @@ class Hit:
     bm25: float
     coverage: float | None
     row: int
+    windows: tuple[float, ...] = ()
 
 
 class Retriever:
@@ -71,7 +76,9 @@ class Retriever:
         both.
         """
         query = np.asarray(self._embeddings.embed_query(question), dtype=np.float32)
-        dense = np.maximum.reduceat(self.generation.vectors @ query, self.generation.starts)
+        cosines = self.generation.vectors @ query
+        ends = [*self.generation.starts[1:], len(cosines)]
+        dense = np.maximum.reduceat(cosines, self.generation.starts)
         legs = np.stack([_z_scores(dense), _z_scores(self._means @ query)])
         words = query_terms(question, language)
         bm25 = np.zeros_like(dense)
@@ -89,12 +96,16 @@ class Retriever:
                 bm25=float(bm25[at]),
                 coverage=self._coverage(words, self.generation.passages[at], language),
                 row=at,
+                windows=tuple(cosines[self.generation.starts[at] : ends[at]].tolist()),
             )
             for at in self._distinct(np.argsort(-score, kind="stable").tolist(), k)
         ]
 
     def evidence(self, question: str, language: str, hits: Sequence[Hit]) -> float:
-        """The probability that the documents treat the question, which found ``hits``."""
+        """The probability that the documents answer the question, which found ``hits``.
+
+        That they treat its subject, and less where the best window lacks what is asked for.
+        """
         spoken = [hit for hit in hits if hit.coverage is not None]
         foreign = [hit.dense for hit in hits if hit.coverage is None]
         baseline = self.generation.manifest.baselines.get(
@@ -107,7 +118,12 @@ class Retriever:
             chances.append(probability(best, baseline.spoken, coverage))
         if foreign:
             chances.append(probability(max(foreign), baseline.foreign, None))
-        return max(chances)
+        windows = [
+            Window(text, hit.passage.heading, hit.passage.language, cosine)
+            for hit in hits
+            for text, cosine in zip(hit.passage.windows(), hit.windows, strict=True)
+        ]
+        return max(chances) * answerability(question, language, windows)
 
     def similarity(self, statement: str, passage: Passage) -> tuple[float, str]:
         """The best cosine of a statement with a sentence of a passage of this index, and that one.
@@ -220,6 +236,23 @@ def _passage_means(generation: Generation) -> Vectors:
     means: Vectors = np.add.reduceat(weighted, generation.starts)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     return means
+
+
+def best_window(question: str, language: str, hit: Hit) -> tuple[int, int]:
+    """Where the window of a hit that fits the question best begins and ends in its passage.
+
+    Windows that ask, as exercises do, are taken only where there are no others.
+    """
+    asked = set(query_terms(question, language))
+    best, place, begin = -math.inf, (0, len(hit.passage.text)), 0
+    for window, cosine in zip(hit.passage.windows(), hit.windows, strict=True):
+        end = begin + len(window)
+        found = len(asked & set(terms(window, hit.passage.language))) / max(len(asked), 1)
+        fitness = cosine + WINDOW_COVERAGE_WEIGHT * found - window.rstrip().endswith("?")
+        if fitness > best:
+            best, place = fitness, (begin, end)
+        begin = end
+    return place
 
 
 def _is_cut(first: Passage, second: Passage) -> bool:

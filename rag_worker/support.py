@@ -22,6 +22,9 @@ TRANSLATION = 0.88
 translation, and 0.3 % with another sentence of its paragraph."""
 _NEAR_SENTENCES = 2
 """A sentence's words must stand together in so many neighbouring sentences of the passage."""
+_FEWEST_WORDS = 3
+"""Of a sentence without a number: fewer say nothing."""
+_SHORT_EXCERPT = 200
 _CITATION = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]", re.I)
 _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")
 _PROMPT_TAG = re.compile(r"</?(?:passage|question)[^>\n]*>?")  # small models copy them
@@ -87,8 +90,8 @@ def check(
     A passage supports a sentence when all its numbers, dates and names stand in it, and most of
     its words together in neighbouring sentences, which deny something exactly where it does; or,
     with fewer of its words or in another language, when a sentence of it is as near as a
-    paraphrase or a translation. A cited passage that supports the sentence is kept; where none does, or
-    nothing is cited, the passage that supports it best is cited instead.
+    paraphrase or a translation. A cited passage that supports the sentence is kept; where none
+    does, or nothing is cited, the passage that supports it best is cited instead.
     """
     # To confirm is to say the question's own words again.
     asked = set() if is_yes_no(question) else set(terms(question, language))
@@ -100,9 +103,11 @@ def check(
     statements: list[Statement] = []
     sentences_written = _cited_sentences(answer)
     for sentence, cited in sentences_written:
-        words = set(terms(_YES_OR_NO.sub("", sentence), language)) - asked
+        said = set(terms(_YES_OR_NO.sub("", sentence), language))
         support = [
-            ground.support(words, sentence) if ground.holds(sentence, given, known) else _NONE
+            ground.support(said - asked, said & asked, sentence)
+            if ground.holds(sentence, given, known)
+            else _NONE
             for ground in grounds
         ]
         candidates = [at for at in cited if at < len(passages) and support[at][0] > 0]
@@ -138,8 +143,12 @@ class _Ground:
             name in self._text or name in known for name in names
         )
 
-    def support(self, words: Set[str], sentence: str) -> tuple[float, str]:
-        """How well the passage supports the sentence, whose own words are ``words``; 0: not.
+    def support(self, words: Set[str], asked: Set[str], sentence: str) -> tuple[float, str]:
+        """How well the passage supports the sentence; 0: not.
+
+        Args:
+            words: the sentence's own, and
+            asked: those that it has from the question.
 
         Returns:
             The share of its words or the cosine, and the part of the passage that says it.
@@ -147,7 +156,7 @@ class _Ground:
         if not words:
             return _NONE
         denies = _denies(_YES_OR_NO.sub("", sentence))
-        share, near = _NONE if self._is_foreign else self._together(words, denies)
+        share, near = _NONE if self._is_foreign else self._together(words, asked, denies)
         if share >= SUPPORTED_SHARE:
             return share, near
         if share < PARAPHRASED_SHARE and not self._is_foreign:
@@ -156,19 +165,28 @@ class _Ground:
         enough = cosine >= (TRANSLATION if self._is_foreign else PARAPHRASE)
         return (cosine, near) if enough and _denies(near) == denies else _NONE
 
-    def _together(self, words: Set[str], denies: bool) -> tuple[float, str]:
+    def _together(self, words: Set[str], asked: Set[str], denies: bool) -> tuple[float, str]:
         """The largest part of ``words`` that stands together, and where.
 
-        The one of those sentences that holds most of them denies something where it should.
+        The one of those sentences that holds most of them denies something where it should, and
+        speaks of what was asked: a word that it has from the question stands in it, in the one
+        before it or in a heading, if it stands in the passage at all.
         """
         best = _NONE
+        everywhere = set().union(*(has for has, _ in self._sentences))
         for at in range(len(self._sentences)):
             near = self._sentences[at : at + _NEAR_SENTENCES]
             held = set().union(self._heading, *(has for has, _ in near))
-            _, nearest = max(near, key=lambda one: len(words & one[0]))
+            nearest = max(range(len(near)), key=lambda one: len(words & near[one][0]))
+            before = self._sentences[max(0, at + nearest - 1)][0]
+            subject = before | near[nearest][0] | self._heading
             share = len(words & held) / len(words)
-            if share > best[0] and _denies(nearest) == denies:
-                best = share, " ".join(text for has, text in near if words & has) or nearest
+            if (
+                share > best[0]
+                and _denies(near[nearest][1]) == denies
+                and asked & everywhere <= subject
+            ):
+                best = share, " ".join(text for has, text in near if words & has)
         return best
 
 
@@ -176,13 +194,11 @@ def _denies(text: str) -> bool:
     return bool(_NEGATION.search(text))
 
 
-def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bool) -> str:
-    """The sentences of ``text``, one after another, that hold most of ``words``.
+def quotation(text: str, words: Set[str], language: str, limit: int) -> str:
+    """The sentences of ``text``, one after another, that hold most of ``words``, and no more.
 
-    Questions, as a document's exercises have them, say nothing and do not count.
-
-    Args:
-        fill: add what is around them, as far as ``limit`` and their paragraphs allow.
+    Questions, as a document's exercises have them, say nothing and do not count. Of several with
+    the same words the shortest says it most clearly, and of those the first defines.
 
     Returns:
         At most ``limit`` characters, literally from ``text``.
@@ -192,30 +208,6 @@ def quotation(text: str, words: Set[str], language: str, limit: int, *, fill: bo
         set() if text[:end].endswith("?") else words & set(terms(text[begin:end], language))
         for begin, end in spans
     ]
-    first, last = _densest(spans, held, limit, fill)
-    if fill:
-        while (
-            last + 1 < len(spans)
-            and spans[last + 1][1] - spans[first][0] <= limit
-            and (text[: spans[last][1]].endswith(":") or not _parted(text, spans, last))
-        ):
-            last += 1
-        while (
-            first > 0
-            and spans[last][1] - spans[first - 1][0] <= limit
-            and not _parted(text, spans, first - 1)
-        ):
-            first -= 1
-    quoted = text[spans[first][0] : spans[last][1]] if spans else ""
-    if len(quoted) > limit:
-        quoted = quoted[:limit].rpartition(" ")[0] or quoted[:limit]
-    return quoted.strip()
-
-
-def _densest(
-    spans: Sequence[tuple[int, int]], held: Sequence[Set[str]], limit: int, fill: bool
-) -> tuple[int, int]:
-    """The first and the last of the neighbouring sentences that hold most words."""
     best, best_score = (0, 0), (-1, 0)
     starts = [at for at, words_held in enumerate(held) if words_held]
     for first in starts or range(len(spans)):
@@ -224,16 +216,55 @@ def _densest(
             if last > first and spans[last][1] - spans[first][0] > limit:
                 break
             found |= held[last]
-            # Of two with the same words the shorter says it more clearly, and the first defines.
             score = (len(found), spans[first][0] - spans[last][1])
-            if score[0] > best_score[0] or (not fill and score > best_score):
+            if score > best_score:
                 best, best_score = (first, last), score
-    return best
+    first, last = best
+    return _cut(text[spans[first][0] : spans[last][1]], limit) if spans else ""
 
 
-def _parted(text: str, spans: Sequence[tuple[int, int]], at: int) -> bool:
-    """Whether a paragraph ends between a sentence and the next."""
-    return "\n\n" in text[spans[at][1] : spans[at + 1][0]]
+def excerpt(text: str, begin: int, end: int, limit: int) -> str:
+    """The sentences from ``begin`` to ``end``, with those after them that explain, then before.
+
+    What follows is added to the paragraph's end; beyond that only as long as the excerpt is short
+    or announces something.
+
+    Returns:
+        At most ``limit`` characters, literally from ``text``.
+    """
+    spans = sentences(text)
+    inside = [at for at, (first, last) in enumerate(spans) if first < end and last > begin]
+    if not inside:
+        return _cut(text[begin:end], limit)
+    first, last = inside[0], inside[-1]
+
+    def goes_on(paragraph_ends: bool) -> bool:
+        size = spans[last][1] - spans[first][0]
+        return not paragraph_ends or size < _SHORT_EXCERPT or text[: spans[last][1]].endswith(":")
+
+    while (
+        last + 1 < len(spans)
+        and spans[last + 1][1] - spans[first][0] <= limit
+        and goes_on(_is_paragraph_end(text, spans[last][1], spans[last + 1][0]))
+    ):
+        last += 1
+    while (
+        first > 0
+        and spans[last][1] - spans[first - 1][0] <= min(limit, 2 * _SHORT_EXCERPT)
+        and not _is_paragraph_end(text, spans[first - 1][1], spans[first][0])
+    ):
+        first -= 1
+    return _cut(text[spans[first][0] : spans[last][1]], limit)
+
+
+def _is_paragraph_end(text: str, end: int, begin: int) -> bool:
+    return "\n\n" in text[end:begin]
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) > limit:
+        text = text[:limit].rpartition(" ")[0] or text[:limit]
+    return text.strip()
 
 
 def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
@@ -250,8 +281,11 @@ def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
             if int(number) > 0
         ]
         text = _LIST_MARK.sub("", _CITATION.sub("", sentence)).strip()
-        # A tag alone, an announcement and a question say nothing.
-        if re.search(r"\w", _TAG.sub("", text)) and not text.endswith(("?", ":")):
+        # A tag alone, a word or two, an announcement and a question say nothing.
+        said = _TAG.sub("", text)
+        if (len(said.split()) >= _FEWEST_WORDS or re.search(r"\d", said)) and not text.endswith(
+            ("?", ":")
+        ):
             found.append((text, cited))
     return found
 

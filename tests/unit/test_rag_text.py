@@ -12,7 +12,7 @@ from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt, estimate_tokens
 from rag_worker.splitting import PASSAGE_CHARACTERS, split
 from rag_worker.support import check as check_answer
-from rag_worker.support import is_abstention, quotation
+from rag_worker.support import excerpt, is_abstention, quotation
 
 TODAY = date(2026, 11, 21)
 
@@ -222,9 +222,9 @@ def test_abstention_is_recognised() -> None:
     assert not is_abstention("It is in the documents [1].")
 
 
-@given(st.text(max_size=600), st.sets(st.text(max_size=8), max_size=5), st.booleans())
-def test_quotation_is_literally_in_the_text(text: str, words: set[str], fill: bool) -> None:
-    quoted = quotation(text, words, "es", 120, fill=fill)
+@given(st.text(max_size=600), st.sets(st.text(max_size=8), max_size=5))
+def test_quotation_is_literally_in_the_text(text: str, words: set[str]) -> None:
+    quoted = quotation(text, words, "es", 120)
     assert quoted in text
     assert len(quoted) <= 120
 
@@ -232,8 +232,27 @@ def test_quotation_is_literally_in_the_text(text: str, words: set[str], fill: bo
 def test_quotation_prefers_statements_to_the_questions_of_exercises() -> None:
     text = "¿Qué es un diodo y para qué sirve? Un diodo es una unión PN. Conduce en directa."
     words = set(terms("¿Qué es un diodo?", "es"))
-    assert quotation(text, words, "es", 30, fill=False) == "Un diodo es una unión PN."
-    assert quotation(text, words, "es", 60, fill=True).endswith("Conduce en directa.")
+    assert quotation(text, words, "es", 30) == "Un diodo es una unión PN."
+
+
+@given(st.text(max_size=600), st.integers(0, 600), st.integers(1, 300))
+def test_excerpt_is_literally_in_the_text(text: str, begin: int, length: int) -> None:
+    quoted = excerpt(text, begin, begin + length, 120)
+    assert quoted in text
+    assert len(quoted) <= 120
+
+
+def test_excerpt_goes_on_to_the_end_of_the_paragraph() -> None:
+    text = "Antes de esto.\n\nEl newton es la unidad de fuerza. Vale 1 kg m/s². " + "Y más. " * 40
+    begin = text.index("El newton")
+    quoted = excerpt(text, begin, begin + 10, 120)
+    assert quoted.startswith("El newton es la unidad de fuerza. Vale 1 kg m/s².")
+    assert len(quoted) > 100
+
+
+def test_excerpt_of_an_announcement_has_what_it_announces() -> None:
+    text = "Las unidades base son:\n\n- el metro\n\n- el segundo\n\n" + "Otra cosa larga. " * 30
+    assert "el segundo" in excerpt(text, 0, 5, 300)
 
 
 @pytest.mark.parametrize("written", ["</section>", "The answer to the question is:\n</pre>"])
@@ -283,6 +302,27 @@ def test_words_from_distant_sentences_support_nothing() -> None:
         similarity=unlike,
     )
     assert far.statements == []
+
+
+def test_what_is_said_of_one_thing_supports_nothing_about_another() -> None:
+    text = "An argument is the value passed to a function as input. A parameter is a variable."
+    question = "What is the difference between a parameter and an argument?"
+
+    def kept(answer: str) -> int:
+        ground = [passage(text, language="en")]
+        found = check_answer(answer, ground, question, "en", today=TODAY, similarity=unlike)
+        return len(found.statements)
+
+    assert kept("A parameter is the value passed to a function as input [1].") == 0
+    assert kept("An argument is the value passed to a function as input [1].") == 1
+
+
+def test_a_single_word_is_no_answer() -> None:
+    ground = [passage("Dictionaries hold keys. Room 12 is closed.", language="en")]
+    found = check_answer(
+        "Dictionaries [1]. Room 12 [1].", ground, "What?", "en", today=TODAY, similarity=unlike
+    )
+    assert [statement.text for statement in found.statements] == ["Room 12."]
 
 
 def test_date_of_the_answer_may_be_named() -> None:
