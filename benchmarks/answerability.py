@@ -28,11 +28,8 @@ from rag_worker.generation import FORMAT, Generation, Manifest, word_indexes
 from rag_worker.language import question_language
 from rag_worker.passages import Passage, content_hash
 from rag_worker.relevance import (
-    Baseline,
     Thresholds,
     background_questions,
-    baseline_name,
-    measure_baselines,
 )
 from rag_worker.retrieval import Retriever
 from rag_worker.splitting import split
@@ -109,11 +106,14 @@ class Bench(Embeddings):
         vectors = np.array(self.embed_documents(embedded), np.float32)
         counts = [len(texts) for texts in windows]
         starts = np.cumsum([0, *counts[:-1]])
-        languages = [p.language for p, n in zip(passages, counts, strict=True) for _ in range(n)]
-        baselines = measure_baselines(languages, vectors, self._background)
-        manifest = Manifest(FORMAT, {}, (), baselines)
         return Generation(
-            "benchmark", manifest, tuple(passages), vectors, starts, word_indexes(passages)
+            name="benchmark",
+            manifest=Manifest(FORMAT, {}, ()),
+            passages=tuple(passages),
+            vectors=vectors,
+            starts=starts,
+            words=word_indexes(passages),
+            background=self._background,
         )
 
     def ask(
@@ -132,7 +132,9 @@ class Bench(Embeddings):
                 hit.passage.windows(), cosines[int(index.starts[hit.row]) :], strict=False
             )
         ]
-        baseline = index.manifest.baselines.get(baseline_name(question, language), Baseline())
+        baseline = retriever.background.baseline(
+            question, language, np.array(self.embed_query(question), np.float32)
+        )
         evidence = retriever.evidence(question, language, hits)
         return Asked(
             kind,

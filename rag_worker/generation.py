@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from rag_worker.cache import Vectors
 from rag_worker.language import terms
 from rag_worker.passages import Passage
-from rag_worker.relevance import Baseline
 
 Rows = NDArray[np.intp]
 
@@ -33,6 +32,7 @@ FORMAT = 2
 _POINTER = "current"
 _GENERATIONS = "generations"
 _MANIFEST = "manifest.json"
+_BACKGROUND = "background.npz"
 _COLLECTION = "windows"
 _KEPT = 2
 """Generations that stay: the present one and the one that readers may just be opening."""
@@ -58,7 +58,7 @@ class IndexedFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a generation was made from, and what was measured on it.
+    """What a generation was made from.
 
     ``settings`` are those that change its content: another value means to build it again.
     """
@@ -66,15 +66,13 @@ class Manifest:
     format: int
     settings: dict[str, Any]
     files: tuple[IndexedFile, ...]
-    baselines: dict[str, Baseline] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what :meth:`to_json` wrote."""
         stored = json.loads(text)
         files = tuple(IndexedFile(**file) for file in stored["files"])
-        baselines = {name: Baseline(**one) for name, one in stored.get("baselines", {}).items()}
-        return cls(stored["format"], stored["settings"], files, baselines)
+        return cls(stored["format"], stored["settings"], files)
 
     def to_json(self) -> str:
         """For the manifest's file."""
@@ -104,6 +102,7 @@ class Generation:
     Attributes:
         vectors: one row for each window of the passages, in their order; unit length, float32.
         starts: for each passage the row of its first window.
+        background: for each language the vectors of questions that no course treats.
     """
 
     name: str
@@ -112,6 +111,7 @@ class Generation:
     vectors: Vectors
     starts: Rows
     words: dict[str, WordIndex]
+    background: dict[str, Vectors]
 
 
 def current_name(location: Path) -> str | None:
@@ -145,16 +145,23 @@ def open_generation(location: Path, name: str) -> Generation:
         raise CorruptIndexError(f"{name} has format {manifest.format}, this is {FORMAT}")
     try:
         passages, vectors, starts = _read_chroma(_folder(location, name))
+        with np.load(_folder(location, name) / _BACKGROUND) as stored:
+            background = dict(stored)
     except Exception as error:
         # Chroma and SQLite raise anything on a damaged folder.
         raise CorruptIndexError(f"{name}: {error}") from error
     if len(passages) != sum(file.passages for file in manifest.files):
         raise CorruptIndexError(f"{name} holds {len(passages)} passages, not what it was made from")
-    return Generation(name, manifest, passages, vectors, starts, word_indexes(passages))
+    words = word_indexes(passages)
+    return Generation(name, manifest, passages, vectors, starts, words, background)
 
 
 def publish_generation(
-    location: Path, manifest: Manifest, passages: Sequence[Passage], vectors: Vectors
+    location: Path,
+    manifest: Manifest,
+    passages: Sequence[Passage],
+    vectors: Vectors,
+    background: dict[str, Vectors],
 ) -> str:
     """Write a new generation and make it the present one, in one step that cannot be seen half.
 
@@ -168,6 +175,7 @@ def publish_generation(
     folder = _folder(location, name)
     folder.mkdir(parents=True)
     _write_chroma(folder, passages, vectors)
+    np.savez(folder / _BACKGROUND, **background)  # type: ignore[arg-type]
     write_manifest(location, name, manifest)
     previous = current_name(location)
     _replace(location / _POINTER, name)

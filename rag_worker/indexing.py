@@ -32,7 +32,7 @@ from rag_worker.generation import (
 )
 from rag_worker.language import LANGUAGES
 from rag_worker.passages import Passage, content_hash
-from rag_worker.relevance import background_questions, measure_baselines
+from rag_worker.relevance import background_questions
 from rag_worker.splitting import split
 
 _BATCH = 64
@@ -192,12 +192,7 @@ class _Indexing:
         if present and manifest_snapshot(present[1]) == snapshot:
             return self._unchanged(present[1])
         files, passages, keys = self._read(snapshot, present[1] if present else None)
-        manifest = Manifest(
-            FORMAT,
-            content_settings(self.settings),
-            tuple(files),
-            present[1].baselines if present else {},
-        )
+        manifest = Manifest(FORMAT, content_settings(self.settings), tuple(files))
         if present and _contents(present[1]) == _contents(manifest):
             # Touched, not changed.
             write_manifest(self.location, present[0], manifest)
@@ -211,10 +206,8 @@ class _Indexing:
         vectors = [known[key] for pairs in windows for key, _ in pairs]
         matrix = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
         self.progress(Progress("storing", 0, len(passages)))
-        languages = [p.language for p, pairs in zip(passages, windows, strict=True) for _ in pairs]
         background = {language: self._background(language) for language in LANGUAGES}
-        manifest = replace(manifest, baselines=measure_baselines(languages, matrix, background))
-        publish_generation(self.location, manifest, passages, matrix)
+        publish_generation(self.location, manifest, passages, matrix, background)
         hashes = texts.keys() | {_background_hash(language) for language in LANGUAGES}
         self.cache.keep_only(keys, self.settings.embedding_model, hashes)
         self.progress(Progress("storing", len(passages), len(passages)))

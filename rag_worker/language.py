@@ -85,9 +85,8 @@ def terms(text: str, language: str) -> list[str]:
 
     Its dates follow, in one form however they are written.
     """
-    ignored = _stop_words(language)
-    words = (fold(word) for word in _WORD.findall(text))
-    return [_stem(word, language) for word in words if word not in ignored] + date_terms(text)
+    found = (_term(word, language) for word in _WORD.findall(text))
+    return [term for term in found if term] + date_terms(text)
 
 
 def query_terms(question: str, language: str) -> list[str]:
@@ -95,8 +94,12 @@ def query_terms(question: str, language: str) -> list[str]:
     return terms(without_dates(question), language) + 2 * date_terms(question)
 
 
-@functools.lru_cache(maxsize=100_000)
-def _stem(word: str, language: str) -> str:
+@functools.lru_cache(maxsize=200_000)
+def _term(word: str, language: str) -> str:
+    """The stem of a word as it is written; empty for a word that carries no meaning."""
+    word = fold(word)
+    if word in _stop_words(language):
+        return ""
     if language not in _STEMMERS:
         return word
     if language == "es":

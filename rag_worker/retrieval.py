@@ -16,7 +16,7 @@ from rag_worker.generation import Generation, WordIndex
 from rag_worker.intent import unit_number
 from rag_worker.language import query_terms, sentences, terms
 from rag_worker.passages import Passage
-from rag_worker.relevance import Baseline, baseline_name, probability
+from rag_worker.relevance import Background, probability
 
 WEIGHTS = (0.4, 0.4, 0.2)
 """Of the z-scores of a passage's best window, of the mean of its windows, and of BM25. Windows
@@ -59,9 +59,13 @@ class Retriever:
 
     def __init__(self, generation: Generation, embeddings: Embeddings) -> None:
         self.generation = generation
-        self._embeddings = embeddings
+        self.embeddings = embeddings
         self._means = _passage_means(generation)
-        # Its own cache, so that it goes with this generation.
+        counts = np.diff([*generation.starts, len(generation.vectors)])
+        languages = np.repeat([passage.language for passage in generation.passages], counts)
+        self.background = Background(languages.tolist(), generation.vectors, generation.background)
+        # Its own caches, so that they go with this generation.
+        self._query = functools.lru_cache(maxsize=8)(self._embed)
         self._words = functools.cache(self._words_of)
 
     @property
@@ -75,7 +79,7 @@ class Retriever:
         Where two say the same, as copies of a file do, the first in document order stands for
         both.
         """
-        query = np.asarray(self._embeddings.embed_query(question), dtype=np.float32)
+        query = self._query(question)
         cosines = self.generation.vectors @ query
         ends = [*self.generation.starts[1:], len(cosines)]
         dense = np.maximum.reduceat(cosines, self.generation.starts)
@@ -108,9 +112,7 @@ class Retriever:
         """
         spoken = [hit for hit in hits if hit.coverage is not None]
         foreign = [hit.dense for hit in hits if hit.coverage is None]
-        baseline = self.generation.manifest.baselines.get(
-            baseline_name(question, language), Baseline()
-        )
+        baseline = self.background.baseline(question, language, self._query(question))
         chances = [0.0]
         if spoken:
             coverage = max(hit.coverage or 0.0 for hit in spoken[:_EVIDENCE_HITS])
@@ -131,13 +133,13 @@ class Retriever:
         Of the passage's best window each sentence is embedded, and the statement as they are, for
         the two may say the same.
         """
-        [vector] = self._embeddings.embed_documents([statement])
+        [vector] = self.embeddings.embed_documents([statement])
         windows = list(passage.windows())
         start = self.generation.starts[self._rows[passage]]
         cosines = self.generation.vectors[start : start + len(windows)] @ np.asarray(vector)
         window = windows[int(cosines.argmax())]
         texts = [window[begin:end] for begin, end in sentences(window)]
-        each = np.asarray(self._embeddings.embed_documents(texts)) @ np.asarray(vector)
+        each = np.asarray(self.embeddings.embed_documents(texts)) @ np.asarray(vector)
         return float(each.max()), texts[int(each.argmax())]
 
     @functools.cached_property
@@ -212,6 +214,9 @@ class Retriever:
     def _say_the_same(self, first: int, second: int) -> bool:
         one, other = self._words(first), self._words(second)
         return len(one & other) >= _SAME_WORDS * max(len(one | other), 1)
+
+    def _embed(self, question: str) -> Vectors:
+        return np.asarray(self.embeddings.embed_query(question), dtype=np.float32)
 
     def _words_of(self, row: int) -> frozenset[str]:
         passage = self.generation.passages[row]

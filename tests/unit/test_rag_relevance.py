@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from rag_worker.language import LANGUAGES
 from rag_worker.relevance import (
+    Background,
     Baseline,
     Thresholds,
     background_questions,
-    baseline_name,
     fit_thresholds,
-    measure_baselines,
     probability,
 )
 
@@ -37,22 +36,42 @@ def test_question_across_languages_needs_more_than_its_own_baseline() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_background_has_long_and_short_questions_each_once(language: str) -> None:
     questions = background_questions(language)
-    names = [baseline_name(question, language) for question in questions]
+    short = sum(len(question.split()) <= 3 for question in questions)
     assert len(set(questions)) == len(questions)
-    assert names.count(language) >= 40
-    assert names.count(f"{language} short") >= 20
+    assert short >= 20
+    assert len(questions) - short >= 40
 
 
-def test_baseline_is_the_mean_best_cosine_of_each_kind() -> None:
+def _one_way(at: int, language: str) -> np.ndarray:
+    return np.tile(np.eye(3, dtype=np.float32)[at], (len(background_questions(language)), 1))
+
+
+def test_baseline_is_what_background_questions_find_in_either_language() -> None:
     vectors = np.eye(3, dtype=np.float32)
-    background = {
-        language: np.tile(vectors[at], (len(background_questions(language)), 1))
-        for at, language in enumerate(("es", "en"))
-    }
-    baselines = measure_baselines(["es", "es", "en"], vectors, background)
-    assert baselines["es"] == Baseline(spoken=1.0, foreign=0.0)
-    assert baselines["en short"] == Baseline(spoken=0.0, foreign=1.0)
-    assert measure_baselines(["es"], vectors[:1], background)["en"].spoken is None
+    questions = {"es": _one_way(0, "es"), "en": _one_way(1, "en")}
+    background = Background(["es", "es", "en"], vectors, questions)
+    query = vectors[2]
+    spanish = background.baseline("¿Quién fue el primero?", "es", query)
+    assert (spanish.spoken, spanish.foreign) == (pytest.approx(1), pytest.approx(0))
+    english = background.baseline("pizza", "en", query)
+    assert (english.spoken, english.foreign) == (pytest.approx(0), pytest.approx(1))
+    assert Background(["es"], vectors[:1], questions).baseline("a", "en", query).spoken is None
+    assert Background([], vectors[:0], questions).baseline("a", "en", query) == Baseline()
+
+
+def test_background_questions_like_the_one_asked_count_most() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    long = np.array([len(question.split()) > 3 for question in background_questions("en")])
+    questions = _one_way(1, "en")
+    # One long question is like the one asked, and finds what the others do not.
+    questions[np.flatnonzero(long)[0]] = vectors[0]
+    background = Background(["en"], vectors[:1], {"en": questions})
+    near = background.baseline("How do I get there now?", "en", vectors[0]).spoken
+    far = background.baseline("How do I get there now?", "en", vectors[2]).spoken
+    assert near is not None
+    assert far is not None
+    assert near > 0.9
+    assert far < 0.1
 
 
 def test_thresholds_that_serve_stay_as_they_are() -> None:
