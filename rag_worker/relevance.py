@@ -2,10 +2,10 @@
 
 The best cosine of a question says little alone: it depends on how many passages there are and on
 what. So it is measured from the index's own baseline: the best cosines of questions that no course
-treats (``texts/background.*.txt``), those like the question first. One logistic regression on that difference and on the
-share of the question's words that are found was fitted on SQuAD-es, questions with and without
-their article in indexes of 5, 12 and 48 articles; ``benchmarks/retrieval.py`` repeats the fit and
-reports it on other sets.
+treats (``texts/background.*.txt``), those like the question first. One logistic regression on that
+difference and on the share of the question's words that are found was fitted on SQuAD-es,
+questions with and without their article in indexes of 5, 12 and 48 articles;
+``benchmarks/retrieval.py`` repeats the fit and reports it on other sets.
 """
 
 import functools

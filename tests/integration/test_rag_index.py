@@ -220,7 +220,7 @@ def test_two_processes_never_corrupt_one_index(settings: Settings) -> None:
 def test_killed_writer_leaves_the_present_generation_readable(settings: Settings) -> None:
     index_documents(settings)
     (folder_of(settings) / "largo.md").write_text(
-        "\n".join(f"# T {n}\n\n{f'Una frase {n} sobre señales. ' * 14}" for n in range(40))
+        "\n".join(f"# T {n}\n\n{f'Una frase {n} sobre señales. ' * 40}" for n in range(40))
     )
     process = subprocess.Popen([sys.executable, "-m", "rag_worker.indexing"], stdin=subprocess.PIPE)
     assert process.stdin
