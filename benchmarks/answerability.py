@@ -135,7 +135,7 @@ class Bench(Embeddings):
         baseline = retriever.background.baseline(
             question, language, np.array(self.embed_query(question), np.float32)
         )
-        evidence = retriever.evidence(question, language, hits)
+        evidence = retriever.relevance(question, language, hits)
         return Asked(
             kind,
             max(window.dense for window in windows) - (baseline.spoken or baseline.foreign or 0.0),

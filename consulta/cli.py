@@ -249,7 +249,7 @@ def calibrate(
     ],
     data: DataOption = DEFAULT_DATA,
 ) -> None:
-    """Fit when a question is refused and when its answer is marked as uncertain.
+    """Fit when questions are refused or marked as uncertain.
 
     Takes the same files as `evaluate`, with questions that the documents answer and some that they
     do not. The thresholds are kept beside the index; without them those of the program are used.

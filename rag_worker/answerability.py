@@ -15,9 +15,9 @@ from enum import StrEnum
 from rag_worker.intent import is_yes_no
 from rag_worker.language import fold, query_terms, terms
 
-_LACKING = 0.4
-"""How often a question whose best window has nothing of what it asks for is answered all the same:
-so measured on syllabi, if one question in ten asks for a detail that they leave out."""
+_LACKING = 0.6
+"""The share of its probability that a question keeps whose best window has nothing of what it asks
+for. It is marked as uncertain whatever is left; a smaller share would refuse answerable ones."""
 _COVERAGE_WEIGHT = 0.08
 """In cosines: what a window gains by holding all the question's words."""
 _COUNTED_AFTER = 3

@@ -135,7 +135,9 @@ class Answerer:
         began = time.perf_counter()
         hits = self._retriever.search(question, language, RANKED)
         evidence = self._retriever.evidence(question, language, hits)
-        uncertain = evidence < self._thresholds.certain
+        uncertain = evidence < self._thresholds.certain or self._retriever.lacks_what_is_asked(
+            question, language, hits
+        )
         section: tuple[Passage, ...] = ()
         if scope is Scope.SUMMARY:
             section = self._retriever.section(question, language, most=RANKED)

@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from rag_worker.answerability import Window, answerability
+from rag_worker.answerability import Window, answerability, is_lacking
 from rag_worker.cache import Vectors
 from rag_worker.documents.sections import PATH_SEPARATOR
 from rag_worker.generation import Generation, WordIndex
@@ -110,6 +110,15 @@ class Retriever:
 
         That they treat its subject, and less where the best window lacks what is asked for.
         """
+        chance = self.relevance(question, language, hits)
+        return chance * answerability(question, language, _windows(hits))
+
+    def lacks_what_is_asked(self, question: str, language: str, hits: Sequence[Hit]) -> bool:
+        """Whether the documents may treat the subject without the date, room, … asked for."""
+        return is_lacking(question, language, _windows(hits))
+
+    def relevance(self, question: str, language: str, hits: Sequence[Hit]) -> float:
+        """The probability that the documents treat the subject of the question."""
         spoken = [hit for hit in hits if hit.coverage is not None]
         foreign = [hit.dense for hit in hits if hit.coverage is None]
         baseline = self.background.baseline(question, language, self._query(question))
@@ -120,12 +129,7 @@ class Retriever:
             chances.append(probability(best, baseline.spoken, coverage))
         if foreign:
             chances.append(probability(max(foreign), baseline.foreign, None))
-        windows = [
-            Window(text, hit.passage.heading, hit.passage.language, cosine)
-            for hit in hits
-            for text, cosine in zip(hit.passage.windows(), hit.windows, strict=True)
-        ]
-        return max(chances) * answerability(question, language, windows)
+        return max(chances)
 
     def similarity(self, statement: str, passage: Passage) -> tuple[float, str]:
         """The best cosine of a statement with a sentence of a passage of this index, and that one.
@@ -241,6 +245,14 @@ def _passage_means(generation: Generation) -> Vectors:
     means: Vectors = np.add.reduceat(weighted, generation.starts)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     return means
+
+
+def _windows(hits: Sequence[Hit]) -> list[Window]:
+    return [
+        Window(text, hit.passage.heading, hit.passage.language, cosine)
+        for hit in hits
+        for text, cosine in zip(hit.passage.windows(), hit.windows, strict=True)
+    ]
 
 
 def best_window(question: str, language: str, hit: Hit) -> tuple[int, int]:

@@ -141,6 +141,7 @@ async def test_answer_is_shown_with_its_sources(
     assert shown["answer"] == {
         "text": "El 3 de diciembre [1].",
         "language": "es",
+        "uncertain": False,
         "sources": [
             {
                 "file": "apuntes.pdf",

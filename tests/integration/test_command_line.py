@@ -40,7 +40,7 @@ COMMANDS = {
     "mailer": "Run the mailer",
     "mailbox": "Run a mail server",
     "evaluate": "Measure search and answers",
-    "calibrate": "Fit when a question is refused",
+    "calibrate": "Fit when questions are refused",
 }
 
 

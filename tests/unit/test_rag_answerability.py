@@ -104,9 +104,9 @@ def test_windows_in_another_language_are_compared_by_cosine_alone() -> None:
     assert not is_lacking("¿Cuántas hojas puedo llevar?", "es", [window("Take two sheets.")])
 
 
-def test_lacking_halves_the_chance_but_never_settles_it() -> None:
+def test_lacking_lowers_the_chance_but_never_settles_it() -> None:
     lacking = answerability("When is the final?", "en", [window("The final is hard.")])
-    assert 0 < lacking < 0.5
+    assert 0 < lacking < 1
     assert answerability("When is the final?", "en", [window("The final is on 3 May.")]) == 1
     assert answerability("When is the final?", "en", []) == 1
 
