@@ -77,6 +77,12 @@ _DAY = (
     r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|lunes|martes|miercoles|jueves|viernes"
     r"|sabados?|domingos?)"
 )
+_EVENT = (
+    r"\b(?:exam|midterm|final|quiz|test|due|deadline|hand|submi|turn|class|lecture|lab|session|start"
+    r"|begin|meet|open|clos|present|project|homework|assign|essay|office|parcial|entreg|clase|plazo"
+    r"|empieza|comienza|acaba|termina|tutoria|practica|recupera|publica|proyecto|tarea|receso"
+    r"|vacacion|ensayo)"
+)
 _WHAT = r"\b(?:what|which|que|cual(?:es)?)\b"
 _NEAR = r"(?:\W+\w+){0,4}?\W+"
 """What is asked for stands a few words after the question word, not anywhere in the question."""
@@ -94,7 +100,9 @@ _READINGS = {
     Sought.LENGTH: rf"\bhow (?:long|much time|many {_SPAN})\b|\bcuanto (?:tiempo|duran?)\b"
     rf"|\bcuant[oa]s {_SPAN}\b",
     Sought.COUNT: r"\bhow many\b|\bcuant[oa]s\b",
-    Sought.DATE: r"^\W*(?:\w+\W+){0,2}?(?:when|cuando)\b"
+    # Of other things "when" asks for a condition: "when is momentum conserved?"
+    Sought.DATE: r"^\W*(?:\w+\W+){0,2}?"
+    rf"(?:when (?:was|were|did|will)|(?:when|cuando)\b(?=.*{_EVENT}))"
     rf"|{_WHAT}{_NEAR}(?:dates?|days?|year|fechas?|dias?|ano)\b",
     Sought.AMOUNT: r"\bhow (?:much|large|big|high|often|fast)\b|\bcuant[oa]\b",
     Sought.ROOM: rf"{_WHAT}\W+(?:room|building|aula|sala|salon|edificio)\b",

@@ -33,8 +33,8 @@ LEAST_SHOWN = 2
 NEAR_SHARE = 0.4
 """Further passages are used when their score has this share of the best's: on a CPU the prompt's
 length is the main cost of an answer."""
-MOST_QUOTED = {Scope.POINT: 3, Scope.LIST: 6, Scope.SUMMARY: 6}
-QUOTATION_CHARACTERS = 500
+MOST_QUOTED = {Scope.POINT: 2, Scope.LIST: 4, Scope.SUMMARY: 6}
+QUOTATION_CHARACTERS = 600
 _MARK = re.compile(r"\[(\d+)\]")
 
 log = structlog.get_logger()
@@ -226,7 +226,11 @@ class Answerer:
         text = hit.passage.text
         if asks_for_next(question) and (found := next_date(text, self._today())):
             return found.begin, found.end
-        return best_window(question, language, hit)
+        begin, end = best_window(question, language, hit)
+        if scope_of(question) is Scope.LIST:
+            # A table or a list is quoted from its first row.
+            begin = text.rfind("\n\n", 0, begin + 1) + 2 if "\n\n" in text[: begin + 1] else 0
+        return begin, end
 
     def _shown(self, hits: Sequence[Hit], scope: Scope) -> tuple[Passage, ...]:
         """What the model reads, in document order: its cache serves the same run again."""
@@ -276,7 +280,7 @@ def quote(language: str, places: Iterable[tuple[Passage, tuple[int, int]]], limi
     for number, (passage, (begin, end)) in enumerate(places, start=1):
         quoted = excerpt(passage.text, begin, end, limit)
         sources.append(_source(passage, quoted))
-        shown = " ".join(quoted.split())
+        shown = "\n> ".join(" ".join(line.split()) for line in quoted.splitlines() if line.strip())
         if quoted[-1:] not in ".!?…:" and not passage.text.endswith(quoted):
             shown += " …"
         lines.append(f"> {shown} [{number}]\n>\n> — {fixed.place(passage)}")

@@ -9,13 +9,18 @@ from datetime import date
 from importlib import resources
 
 from rag_worker.dates import find_dates
-from rag_worker.language import sentences
+from rag_worker.language import fold, sentences
 from rag_worker.passages import Passage
 from rag_worker.wording import wording
 
 _LANGUAGE_NAMES = {"es": "Spanish", "en": "English"}
 _TEMPLATE_MARK = re.compile(r"<\|[^|>\n]{1,40}\|>|<</?SYS>>|\[/?INST\]|</?s>", re.IGNORECASE)
 _TAG = re.compile(r"<(?=/?\s*(?:passage|question)\b)", re.IGNORECASE)
+_ASKS_FOR_TIME = re.compile(
+    r"\b(?:when|date|dates|day|days|today|tomorrow|week|deadline|due|next|upcoming|schedule|exams?"
+    r"|cuando|fechas?|dias?|hoy|manana|semana|plazos?|proxim[oa]s?|siguientes?|calendario|examen"
+    r"|examenes|entregas?)\b"
+)
 _MOST_DATES = 8
 _RESERVE = 64
 """Tokens for what a server's chat template adds."""
@@ -126,14 +131,17 @@ def _assemble(
     language: str,
     today: date,
 ) -> str:
-    blocks = [_instructions()]
+    # The same all day, so it belongs to what the server keeps in its cache.
+    blocks = [_instructions(), wording("en").date(today)]
     for number, (passage, text) in enumerate(zip(passages, texts, strict=True), start=1):
         place = f"{passage.file} › {passage.heading}" if passage.heading else passage.file
         place = _data(place).replace('"', "'")
         blocks.append(f'<passage number="{number}" from="{place}">\n{_data(text)}\n</passage>')
     # What changes from question to question comes last: the server keeps the rest in its cache.
     blocks.append(f"<question>\n{_data(question)}\n</question>")
-    blocks.append(" ".join([wording("en").date(today), *_calendar(texts, today)]))
+    calendar = " ".join(_calendar(texts, today)) if _ASKS_FOR_TIME.search(fold(question)) else ""
+    if calendar:
+        blocks.append(calendar)
     blocks.append(f"Answer the question in {_LANGUAGE_NAMES[language]}, from the passages alone.")
     return "\n\n".join(blocks)
 

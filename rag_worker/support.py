@@ -25,6 +25,11 @@ _NEAR_SENTENCES = 2
 _FEWEST_WORDS = 3
 """Of a sentence without a number: fewer say nothing."""
 _SHORT_EXCERPT = 200
+_REFERS_BACK = re.compile(
+    r"(?:est[aeo]s?|es[aeo]s?|dado que|por tanto|por eso|this|these|that|it|they|thus|therefore"
+    r"|so)\b",
+    re.IGNORECASE,
+)
 _CITATION = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]", re.I)
 _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")
 _PROMPT_TAG = re.compile(r"</?(?:passage|question)[^>\n]*>?")  # small models copy them
@@ -238,9 +243,13 @@ def excerpt(text: str, begin: int, end: int, limit: int) -> str:
         return _cut(text[begin:end], limit)
     first, last = inside[0], inside[-1]
 
+    if first > 0 and _REFERS_BACK.match(text, spans[first][0]):
+        first -= 1
+
     def goes_on(paragraph_ends: bool) -> bool:
-        size = spans[last][1] - spans[first][0]
-        return not paragraph_ends or size < _SHORT_EXCERPT or text[: spans[last][1]].endswith(":")
+        said = text[spans[first][0] : spans[last][1]]
+        is_whole = said.endswith((".", "!", "?", "…")) or " | " in said
+        return not paragraph_ends or len(said) < _SHORT_EXCERPT or not is_whole
 
     while (
         last + 1 < len(spans)

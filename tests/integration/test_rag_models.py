@@ -356,7 +356,7 @@ async def test_bundled_model_stops_at_the_longest_answer(bundled: Settings) -> N
 
 
 async def test_bundled_model_is_free_soon_after_an_answer_was_cut(bundled: Settings) -> None:
-    story = bundled.model_copy(update={"llm_max_tokens": 1800, "llm_timeout": 6})
+    story = bundled.model_copy(update={"llm_max_tokens": 1800, "llm_timeout": 3})
     first, second = LanguageModel(story), LanguageModel(bundled)
     await second.write("Say yes.")
     completion = await first.write("Write a very long story about a dog. Tell every detail.")
