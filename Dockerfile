@@ -22,6 +22,13 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
     && /opt/consulta/bin/pip install --no-deps wheels/*.whl
 
 FROM python:${PYTHON}
+ARG SERVICE
+# Tesseract reads scanned pages; Debian's versions are those of the base image.
+RUN if [ "${SERVICE}" = worker ]; then \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends tesseract-ocr tesseract-ocr-spa \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 # The documents and passwords.json must be readable by this user.
 ARG UID=1000
 RUN useradd --uid "${UID}" --no-create-home --home-dir /tmp --shell /usr/sbin/nologin consulta \

@@ -26,7 +26,7 @@ lint: install-dev ## Style, types, the import contract, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pip-audit --requirement requirements/embedded.txt --require-hashes --disable-pip
+	scripts/audit-dependencies
 
 bench: install-dev ## Memory of our processes, and what everything but the model adds
 	$(BIN)/python -m benchmarks.overhead
