@@ -367,12 +367,12 @@ def _observe(retriever: Retriever, question: str, language: str) -> tuple[float,
     hits = retriever.search(question, language, RANKED)
     query = np.asarray(retriever.embeddings.embed_query(question), np.float32)
     baseline = retriever.background.baseline(question, language, query)
-    coverage = [hit.coverage for hit in hits[:3] if hit.coverage is not None]
-    level = baseline.spoken if coverage else baseline.foreign
+    spoken = [hit for hit in hits if hit.passage.language == language]
+    level = baseline.spoken if spoken else baseline.foreign
     best = max(hit.dense for hit in hits)
     return (
         best - (level or 0.0),
-        max(coverage, default=0.0),
+        retriever.coverage(question, language, spoken) if spoken else 0.0,
         retriever.evidence(question, language, hits),
     )
 

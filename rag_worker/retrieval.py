@@ -39,8 +39,6 @@ class Hit:
         score: z-scores of BM25 and cosine, fused; comparable within one search only.
         dense: the best cosine of the question and a window of the passage.
         bm25: 0 where the question is in another language than the passage.
-        coverage: share of the question's terms in the passage, by their rarity; None across
-            languages.
         row: the passage's place in document order.
         windows: the cosine of each window of the passage.
     """
@@ -49,7 +47,6 @@ class Hit:
     score: float
     dense: float
     bm25: float
-    coverage: float | None
     row: int
     windows: tuple[float, ...] = ()
 
@@ -98,7 +95,6 @@ class Retriever:
                 score=float(score[at]),
                 dense=float(dense[at]),
                 bm25=float(bm25[at]),
-                coverage=self._coverage(words, self.generation.passages[at], language),
                 row=at,
                 windows=tuple(cosines[self.generation.starts[at] : ends[at]].tolist()),
             )
@@ -119,17 +115,33 @@ class Retriever:
 
     def relevance(self, question: str, language: str, hits: Sequence[Hit]) -> float:
         """The probability that the documents treat the subject of the question."""
-        spoken = [hit for hit in hits if hit.coverage is not None]
-        foreign = [hit.dense for hit in hits if hit.coverage is None]
+        spoken = [hit for hit in hits if hit.passage.language == language]
+        foreign = [hit.dense for hit in hits if hit.passage.language != language]
         baseline = self.background.baseline(question, language, self._query(question))
         chances = [0.0]
         if spoken:
-            coverage = max(hit.coverage or 0.0 for hit in spoken[:_EVIDENCE_HITS])
             best = max(hit.dense for hit in spoken)
+            coverage = self.coverage(question, language, spoken)
             chances.append(probability(best, baseline.spoken, coverage))
         if foreign:
             chances.append(probability(max(foreign), baseline.foreign, None))
         return max(chances)
+
+    def coverage(self, question: str, language: str, hits: Sequence[Hit]) -> float:
+        """The largest share of the question's terms, by their rarity, in one of the first hits.
+
+        Args:
+            hits: best first, and all in ``language``.
+        """
+        index = self.generation.words.get(language)
+        if index is None:
+            return 0.0
+        weights = {word: _rarity(word, index) for word in query_terms(question, language)}
+        total = sum(weights.values())
+        if not total:
+            return 0.0
+        present = (terms(hit.passage.searched_text, language) for hit in hits[:_EVIDENCE_HITS])
+        return max(sum(weights.get(word, 0.0) for word in set(words)) for words in present) / total
 
     def similarity(self, statement: str, passage: Passage) -> tuple[float, str]:
         """The best cosine of a statement with a sentence of a passage of this index, and that one.
@@ -225,15 +237,6 @@ class Retriever:
     def _words_of(self, row: int) -> frozenset[str]:
         passage = self.generation.passages[row]
         return frozenset(terms(passage.text, passage.language))
-
-    def _coverage(self, words: Sequence[str], passage: Passage, language: str) -> float | None:
-        index = self.generation.words.get(language)
-        if passage.language != language or index is None:
-            return None
-        weights = {word: _rarity(word, index) for word in words}
-        present = set(terms(passage.searched_text, language))
-        total = sum(weights.values())
-        return sum(w for word, w in weights.items() if word in present) / total if total else 0.0
 
 
 def _passage_means(generation: Generation) -> Vectors:
