@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consulta.evaluation import metrics
+from consulta.evaluation.baselines import PIECES_TAKEN
 from consulta.evaluation.run import NAIVE, PRODUCT
 from consulta.evaluation.table import (
     TITLES,
@@ -78,13 +79,25 @@ def _recall(axes: "Axes", measured: Mapping[str, Measured]) -> None:
         return
     width = 0.8 / len(systems)
     for number, (system, ranks) in enumerate(systems.items()):
-        # The naive design takes two pieces and no more.
-        cuts = [cut for cut in _CUTS if system != NAIVE or cut <= 2]
+        cuts = [cut for cut in _CUTS if system != NAIVE or cut <= PIECES_TAKEN]
         heights = [100 * metrics.mean([metrics.recall(r, cut) for r in ranks]) for cut in cuts]
-        at = [_CUTS.index(cut) + (number - (len(systems) - 1) / 2) * width for cut in cuts]
+        offset = (number - (len(systems) - 1) / 2) * width
+        at = [_CUTS.index(cut) + offset for cut in cuts]
         label = TITLES[system] if system != NAIVE else f"{TITLES[system]} ({len(ranks)} questions)"
         bars = axes.bar(at, heights, width * 0.92, color=_COLOURS[system], label=label)
-        axes.bar_label(bars, [f"{height:.0f}" for height in heights], padding=2, fontsize=9)
+        # Three digits: 99.6 is not 100.
+        axes.bar_label(bars, [f"{height:.3g}" for height in heights], padding=2, fontsize=8)
+        for cut in _CUTS[len(cuts) :]:
+            axes.text(
+                _CUTS.index(cut) + offset,
+                2,
+                f"takes {PIECES_TAKEN} only",
+                rotation=90,
+                ha="center",
+                va="bottom",
+                fontsize=8,
+                color="#5b636b",
+            )
     axes.set_xticks(
         range(len(_CUTS)), ["it is the first", *(f"among the first {cut}" for cut in _CUTS[1:])]
     )
