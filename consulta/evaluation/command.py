@@ -205,7 +205,7 @@ def _show(
     options: Options,
 ) -> None:
     table = rows(measured, with_model=not options.retrieval_only, asked=about.questions)
-    terminal.print(terminal_table(table))
+    terminal.print(terminal_table(table, terminal.width))
     for part in breakdown_tables(measured[PRODUCT]):
         terminal.print(part)
     for sentence in missing_figures(table):

@@ -103,6 +103,7 @@ def _recall(axes: "Axes", measured: Mapping[str, Measured]) -> None:
     )
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("% of questions")
+    axes.set_xlim(-0.5, len(_CUTS) - 0.5)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="y", color=_GRID)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +17,9 @@ from consulta.evaluation.table import TITLES, Cell, Measured, Row, breakdown, is
 
 _MOST_CASES = 20
 _LONGEST_EXCERPT = 300
+_NAME_WIDTH = 20
+_WIDE = 110
+"""Columns of a terminal that has room for everything."""
 _LABELS = {"kind": "By kind", "language": "By language"}
 _NO_FIGURE = "–"
 _MEANINGS = f"""\
@@ -47,17 +51,19 @@ class Circumstances:
     when: datetime
 
 
-def terminal_table(rows: Sequence[Row]) -> Table:
-    """The table for a terminal."""
+def terminal_table(rows: Sequence[Row], width: int) -> Table:
+    """The table for a terminal of so many columns: what has a figure, and ranges where they fit."""
     systems = list(rows[0].cells)
-    table = Table(pad_edge=False)
-    table.add_column("", overflow="fold")
+    with_range = len(systems) == 1 or width >= _WIDE
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold", min_width=_NAME_WIDTH)
     table.add_column("over", justify="right")
     for system in systems:
-        table.add_column(_title(system, rows), justify="right")
-        if system == PRODUCT:
+        table.add_column(_title(system, rows), justify="right", max_width=width // 7)
+        if system == PRODUCT and with_range:
             table.add_column("95 % range", justify="right", style="dim")
-    for section, of_section in groupby(rows, key=lambda row: row.section):
+    measured = [row for row in rows if not all(cell.missing for cell in row.cells.values())]
+    for section, of_section in groupby(measured, key=lambda row: row.section):
         table.add_section()
         table.add_row(f"[bold]{section}[/]")
         for row in of_section:
@@ -67,7 +73,7 @@ def terminal_table(rows: Sequence[Row]) -> Table:
                 f"  {row.name}",
                 "" if own.missing else f"{own.count:,}",
                 figures[0],
-                _range(own),
+                *([_range(own)] if with_range else []),
                 *figures[1:],
             )
     return table
@@ -88,7 +94,7 @@ def breakdown_tables(measured: Measured) -> list[Table]:
     for label, title in _LABELS.items():
         groups = breakdown(measured, label)
         if groups:
-            table = Table(title=title, title_justify="left", pad_edge=False)
+            table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
             table.add_column(label)
             for name in groups[0][1]:
                 table.add_column(name, justify="right")

@@ -241,6 +241,17 @@ def test_baselines_are_columns_of_the_same_table(course: Course) -> None:
     assert {record["system"] for record in course.results} == {"consulta", "bm25", "dense", "naive"}
 
 
+def test_the_table_of_all_systems_fits_a_terminal_of_80_columns(course: Course) -> None:
+    ended = course.evaluate("--retrieval-only", "--baseline", COLUMNS="80")
+    heading, first = (
+        next(line for line in ended.out.splitlines() if word in line)
+        for word in ("Consulta", "gold passage is")
+    )
+    assert heading.rstrip().endswith("questions)")
+    assert first.rstrip().endswith("%")
+    assert max(len(line) for line in ended.out.splitlines() if "%" in line) <= 80
+
+
 def test_baselines_read_with_the_same_model(course: Course, server: ModelServer) -> None:
     course.ask(QUESTIONS[0])
     server.replies = [GOOD, GOOD, Reply(["That is not in the documents."])]
