@@ -1,29 +1,43 @@
-"""E-mails about an account, in the collection ``mails``, sent by the same outbox as answers."""
+"""E-mails that are no answers, in the collection ``mails``, sent by the same outbox as answers."""
 
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError
 
 from core.clock import Clock, as_datetime, milliseconds, system_clock
 from core.outbox import Outbox
+from core.questions import Thread
 from core.sequence import next_number
 
 Document = dict[str, Any]
 
 
 class MailKind(StrEnum):
-    """Which templates an account mail is rendered from."""
+    """Which templates a mail is rendered from."""
 
     TEMPORARY_PASSWORD = "temporary_password"
+    CONFIRMATION = "confirmation"
+    """The link that shows that the address is the student's."""
+    ACKNOWLEDGEMENT = "acknowledgement"
+    """A question that came by e-mail has been stored."""
+    NOT_ACCEPTED = "not_accepted"
+    """An e-mail did not become a question; ``values["reason"]`` says why."""
+    FOR_STAFF = "for_staff"
+    """A student asks the course staff about an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountMail:
-    """One account mail; ``values`` are what its template shows, secrets among them."""
+    """One mail; ``values`` are what its template shows, secrets among them.
+
+    ``thread`` is the e-mail that it replies to.
+    """
 
     id: int
     kind: MailKind
@@ -33,10 +47,11 @@ class AccountMail:
     date: datetime
     mail_claims: int
     mail_attempts: int
+    thread: Thread | None = None
 
 
 class AccountMails:
-    """The queue of account mails.
+    """The queue of mails that are no answers.
 
     Raises:
         pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
@@ -49,30 +64,70 @@ class AccountMails:
         self.outbox = Outbox(self._mails, clock=clock)
 
     async def create_indexes(self) -> None:
-        """Create the index that claims use; nothing happens where it exists."""
+        """Create the indexes of every verb; nothing happens where they exist."""
         await self.outbox.create_indexes()
+        # Mails of before there was this key: a unique index allows one null.
+        async for mail in self._mails.find({"dedupe": None}, {"_id": 1}):
+            await self._mails.update_one(
+                {"_id": mail["_id"]}, {"$set": {"dedupe": str(uuid.uuid4())}}
+            )
+        await self._mails.create_index([("dedupe", 1)], name="dedupe", unique=True)
+        await self._mails.create_index([("email", 1), ("number", 1)], name="recipient")
 
     async def enqueue(
-        self, kind: MailKind, *, email: str, language: str, values: Mapping[str, str]
-    ) -> int:
-        """Store a mail to ``email``, due at once; returns its number."""
+        self,
+        kind: MailKind,
+        *,
+        email: str,
+        language: str,
+        values: Mapping[str, str],
+        dedupe: str | None = None,
+        thread: Thread | None = None,
+    ) -> int | None:
+        """Store a mail to ``email``, due at once.
+
+        Args:
+            dedupe: the same key again is the same mail, which is stored once.
+            thread: the e-mail that it replies to.
+
+        Returns:
+            Its number; None if a mail with this key is stored already.
+        """
+        if dedupe is not None and await self._mails.find_one({"dedupe": dedupe}, {"_id": 1}):
+            return None
         number = await next_number(self._database, "mails")
         now = self._clock()
-        await self._mails.insert_one(
-            {
-                "_id": number,
-                "number": number,
-                "kind": str(kind),
-                "email": email,
-                "language": language,
-                "values": dict(values),
-                "date": now,
-                "status": None,
-                **Outbox.empty_fields(),
-                "mail_due": milliseconds(now),
-            }
-        )
+        try:
+            await self._mails.insert_one(
+                {
+                    "_id": number,
+                    "number": number,
+                    "kind": str(kind),
+                    "email": email,
+                    "language": language,
+                    "values": dict(values),
+                    "date": now,
+                    "date_ms": milliseconds(now),
+                    "status": None,
+                    "dedupe": dedupe or str(uuid.uuid4()),
+                    "thread": asdict(thread) if thread else None,
+                    **Outbox.empty_fields(),
+                    "mail_due": milliseconds(now),
+                }
+            )
+        except DuplicateKeyError:
+            if dedupe is None:
+                raise
+            return None
         return number
+
+    async def was_written_within(self, email: str, kind: MailKind, span: timedelta) -> bool:
+        """Whether a mail of this kind to this address was stored in the last ``span``."""
+        since = milliseconds(self._clock() - span)
+        found = await self._mails.find_one(
+            {"email": email, "kind": str(kind), "date_ms": {"$gt": since}}, {"_id": 1}
+        )
+        return found is not None
 
     async def claim(self) -> AccountMail | None:
         """Take the mail that has been due longest, marked in doubt; None when there is none."""
@@ -88,6 +143,7 @@ class AccountMails:
             date=as_datetime(document["date"]),
             mail_claims=document["mail_claims"],
             mail_attempts=document["mail_attempts"],
+            thread=Thread.from_document(document["thread"]) if document.get("thread") else None,
         )
 
     async def mark_sent(self, number: int, mail_claims: int) -> bool:

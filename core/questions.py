@@ -100,6 +100,43 @@ class Answer:
     uncertain: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """The e-mail that a question came by, whose thread its mails belong to.
+
+    Attributes:
+        message_id: with its angle brackets; empty where the e-mail had none.
+        subject: as the student wrote it.
+        references: the Message-IDs of the thread before it, oldest first.
+    """
+
+    message_id: str
+    subject: str
+    references: tuple[str, ...] = ()
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``asdict`` made of it."""
+        return cls(document["message_id"], document["subject"], tuple(document["references"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An earlier question and what was answered, which another question follows up."""
+
+    question: str
+    answer: str
+
+
+class Rating(StrEnum):
+    """What a student says of an answer."""
+
+    HELPED = "yes"
+    DID_NOT_HELP = "no"
+    ASK_STAFF = "staff"
+    """It did not help, and the course staff should answer."""
+
+
 _APOLOGIES = {
     "es": "Lo sentimos: no hemos podido responder a tu pregunta, tampoco al intentarlo de nuevo. "
     "El profesorado puede ver que ha fallado; pregúntale directamente, por favor.",
@@ -133,7 +170,10 @@ class Question:
     language: str | None = None
     error: str | None = None
     abandoned: int = 0
-    rating: str | None = None
+    rating: Rating | None = None
+    thread: Thread | None = None
+    follows: int | None = None
+    earlier: Exchange | None = None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], now: datetime) -> Self:
@@ -165,7 +205,10 @@ class Question:
             language=document.get("language"),
             error=document.get("mail_error") or document.get("error"),
             abandoned=document.get("abandoned", 0),
-            rating=document.get("rating"),
+            rating=Rating(document["rating"]) if document.get("rating") else None,
+            thread=Thread.from_document(document["thread"]) if document.get("thread") else None,
+            follows=document.get("follows"),
+            earlier=Exchange(**document["earlier"]) if document.get("earlier") else None,
         )
 
 
@@ -287,6 +330,8 @@ class QuestionQueue:
         user_id: int,
         idempotency_key: str | None = None,
         most_waiting: int | None = None,
+        thread: Thread | None = None,
+        follows: Question | None = None,
     ) -> Enqueued:
         """Store a question at the end of the queue.
 
@@ -296,6 +341,9 @@ class QuestionQueue:
             user_id: the student it belongs to.
             idempotency_key: the same key of the same student again is the same question.
             most_waiting: how many unanswered questions the student may have.
+            thread: the e-mail that it came by.
+            follows: the answered question of the same student that it refers to; a copy of that
+                exchange is kept with it.
 
         Raises:
             IdempotencyConflictError: the key was used for another text.
@@ -327,8 +375,12 @@ class QuestionQueue:
             "abandoned": 0,
             "language": None,
             "error": None,
+            "thread": asdict(thread) if thread else None,
             **Outbox.empty_fields(),
         }
+        if follows is not None and follows.answer is not None:
+            document["follows"] = follows.id
+            document["earlier"] = asdict(Exchange(follows.input, follows.answer.text))
         try:
             await self._prompts.insert_one(document)
         except DuplicateKeyError:
@@ -363,6 +415,14 @@ class QuestionQueue:
             query["user_id"] = user_id
         document = await self._prompts.find_one(query)
         return self._question(document) if document else None
+
+    async def rate(self, number: int, rating: Rating) -> bool:
+        """Keep what the student says of the answer; the last word counts. False: no answer yet."""
+        result = await self._prompts.update_one(
+            {"_id": number, "due": NEVER},
+            {"$set": {"rating": str(rating), "rated_ms": milliseconds(self._clock())}},
+        )
+        return result.matched_count == 1
 
     async def waiting(self, user_id: int) -> int:
         """How many of the student's questions have no answer yet."""

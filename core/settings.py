@@ -27,9 +27,12 @@ Service = Literal["api", "worker", "mailer"]
 REQUIRED: dict[str, tuple[str, ...]] = {
     "api": ("secret_key", "database", "mongo"),
     "worker": ("mongo", "document_location"),
-    "mailer": ("mongo", "smtp_server", "smtp_username"),
+    "mailer": ("secret_key", "mongo", "smtp_server", "smtp_username"),
 }
 """What each service cannot start without. "database" and "mongo" stand for a URL or its parts."""
+
+INBOX_REQUIRES = ("imap_username", "database")
+"""What the mailer needs besides, where IMAP_SERVER is set: questions come from students."""
 
 LLM_PROVIDERS = {
     "ollama": "langchain_ollama:ChatOllama",
@@ -84,7 +87,7 @@ def _time_zone(name: str) -> str:
     return name
 
 
-def _languages(value: Any) -> Any:
+def _parts(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip().lower() for part in value.split(",") if part.strip()]
     return value
@@ -118,7 +121,8 @@ class Settings(BaseSettings):
     # The API.
     secret_key: SecretStr | None = Field(
         None,
-        description="signs the tokens; 32 characters or more, e.g. from `openssl rand -hex 32`",
+        description="signs the tokens and the links in e-mails; 32 characters or more, e.g. from "
+        "`openssl rand -hex 32`",
     )
     access_token_expire_minutes: int = Field(
         1440, description="how long a login lasts; a year at most", ge=1, le=527_040
@@ -131,6 +135,14 @@ class Settings(BaseSettings):
     public_url: str = Field(
         "http://127.0.0.1:8000",
         description="the API's address as students see it, for links in e-mails",
+    )
+    require_confirmed_email: bool = Field(
+        False, description="students must open the link in their mailbox before they may ask"
+    )
+    allowed_email_domains: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="domains whose addresses may register, comma-separated, with those below "
+        "them; empty: all",
     )
     max_waiting_per_student: int = Field(
         200,
@@ -253,15 +265,34 @@ class Settings(BaseSettings):
         Path("passwords.json"), description="JSON file with the mail accounts' passwords"
     )
     imap_server: str | None = Field(
-        None, description="incoming mail server; reserved for questions by e-mail"
+        None, description="incoming mail server; without it there are no questions by e-mail"
     )
     imap_port: int = Field(993, description="its port", ge=1, le=65535)
     imap_username: str | None = Field(None, description="its account")
+    imap_folder: str = Field("INBOX", description="folder that questions arrive in", min_length=1)
+    imap_tls: Literal["auto", "starttls", "tls", "none"] = Field(
+        "auto",
+        description="`auto` (TLS on port 993, else STARTTLS), `starttls`, `tls`, `none`",
+    )
     email_rest_sec: float = Field(
-        30, description="seconds between two looks into the IMAP folder", gt=0
+        30, description="seconds between two looks into the folder, where it cannot IDLE", gt=0
     )
     email_sbjt_code: str = Field(
-        "CONSULTA", description="code in the subject that makes a mail a question"
+        "CONSULTA",
+        description="code that makes a mail a question when it is in the subject; case and spaces "
+        "do not count",
+        pattern=r"\S",
+    )
+    trusted_authserv_id: str | None = Field(
+        None,
+        description="the name that the institution's mail server writes into "
+        "Authentication-Results; with it only mail with a DMARC pass from there counts",
+    )
+    mail_questions_per_day: int = Field(
+        20, description="mails one sender may have answered in a day", ge=1
+    )
+    staff_email: str | None = Field(
+        None, description="where a student's wish to ask the course staff is sent"
     )
 
     # Logs.
@@ -280,10 +311,10 @@ class Settings(BaseSettings):
         # Compose files hand unset variables over as empty strings.
         return {name: value for name, value in values.items() if value != ""}
 
-    @field_validator("llm_languages", mode="before")
+    @field_validator("llm_languages", "allowed_email_domains", mode="before")
     @classmethod
-    def _split_languages(cls, value: Any) -> Any:
-        return _languages(value)
+    def _split_list(cls, value: Any) -> Any:
+        return _parts(value)
 
     @field_validator("secret_key")
     @classmethod
@@ -381,7 +412,8 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: names the first setting that is missing.
         """
-        for name in REQUIRED[service]:
+        with_inbox = service == "mailer" and self.imap_server is not None
+        for name in (*REQUIRED[service], *(INBOX_REQUIRES if with_inbox else ())):
             if name == "database":
                 if self.database_url is None:
                     for part in DATABASE_PARTS:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     create_engine,
     event,
+    func,
     make_url,
     or_,
     select,
@@ -75,6 +76,8 @@ class User(Base):
     """A temporary password was used: nothing else is allowed before it is changed."""
     is_staff: Mapped[bool] = mapped_column(default=False)
     is_active: Mapped[bool] = mapped_column(default=True)
+    confirmed: Mapped[datetime | None] = mapped_column(DateTime)
+    """When the address was shown to be the student's, by a link or a password sent to it."""
     created: Mapped[datetime] = mapped_column(DateTime)
 
 
@@ -257,6 +260,8 @@ class UserRepository:
                     temporary_until=None,
                     must_change_password=True,
                     token_version=User.token_version + 1,
+                    # It was sent to the address, so the address is the student's.
+                    confirmed=func.coalesce(User.confirmed, _now()),
                 )
             )
         return self.get(user.id) if result.rowcount == 1 else None  # type: ignore[attr-defined]
@@ -294,6 +299,15 @@ class UserRepository:
             must_change_password=False,
             token_version=User.token_version + 1,
         )
+
+    def confirm(self, user_id: int, email: str) -> User | None:
+        """The address of this account is the student's; None where it has another one now."""
+        user = self.get(user_id)
+        if user is None or user.email_normal != normal_form(email):
+            return None
+        if user.confirmed is None:
+            self._update(user_id, confirmed=_now())
+        return self.get(user_id)
 
     def set_active(self, user_id: int, active: bool) -> None:
         """Let the user in again, or keep him out and end all his tokens."""

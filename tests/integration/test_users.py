@@ -266,6 +266,23 @@ def test_old_password_works_until_the_temporary_one_is_used(
     assert users.authenticate("ana", PASSWORD) is None
 
 
+def test_address_is_confirmed_by_its_link_or_by_a_password_sent_to_it(
+    users: UserRepository, ana: User
+) -> None:
+    assert ana.confirmed is None
+    assert users.confirm(ana.id, "eva@example.org") is None
+    assert users.confirm(ana.id + 1, ana.email) is None
+    confirmed = users.confirm(ana.id, ana.email.upper())
+    assert confirmed is not None
+    assert confirmed.confirmed is not None
+    eva = users.register(email="eva@example.org", username="eva", password=PASSWORD)
+    temporary = users.issue_temporary_password(eva.email)
+    assert temporary is not None
+    entered = users.authenticate("eva", temporary.password)
+    assert entered is not None
+    assert entered.confirmed is not None
+
+
 def test_temporary_password_works_once(users: UserRepository, ana: User) -> None:
     temporary = users.issue_temporary_password("ana@example.edu")
     assert temporary is not None
