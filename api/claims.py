@@ -1,6 +1,6 @@
 """For workers that cannot reach MongoDB: fetch a question, keep it, give it back, answer it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import structlog
 from fastapi import APIRouter, Query, Response
@@ -42,6 +42,7 @@ async def receive_prompt(
                 claims=question.claims,
                 attempts=question.attempts,
                 lease_seconds=settings.lease_seconds,
+                earlier=question.earlier,
             )
         await queue.fail(
             question.id,
@@ -90,11 +91,14 @@ async def give_back(
         Annotated[str, Field(max_length=500), TIDY] | None,
         Query(description="For the staff: what went wrong, without personal data"),
     ] = None,
+    language: Annotated[
+        Literal["es", "en"] | None,
+        Query(description="The student's, for the apology; else the course's"),
+    ] = None,
 ) -> None:
     """Lets the question wait again.
 
-    With `failed` an attempt is used up; after the last one the student is sent an apology in the
-    course's language.
+    With `failed` an attempt is used up; after the last one the student is sent an apology.
     """
     structlog.contextvars.bind_contextvars(question=id)
     if failed:
@@ -102,7 +106,7 @@ async def give_back(
             id,
             claims,
             error=error or "failed without a reason",
-            apology=apology(settings.course_language),
+            apology=apology(language or settings.course_language),
         )
     else:
         held = await queue.give_back(id, claims, after=after, error=error)

@@ -23,7 +23,7 @@ from core.users import User, normal_form
 LARGEST_NUMBER = 2**53 - 1
 """The largest whole number that every client can hold."""
 LONGEST_QUESTION = 4_000
-LONGEST_ANSWER = 20_000
+LONGEST_ANSWER = 100_000
 LONGEST_PASSWORD = 128
 LONGEST_EMAIL = 254
 
@@ -380,6 +380,15 @@ class QuestionPage(BaseModel):
 # Workers.
 
 
+class EarlierExchange(BaseModel):
+    """The question that this one follows up, and its answer."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    question: str
+    answer: str
+
+
 class ClaimedQuestion(BaseModel):
     """A question for a worker to answer before its lease runs out."""
 
@@ -389,6 +398,11 @@ class ClaimedQuestion(BaseModel):
     claims: int = Field(description="The claim's number: send it back with every word about it")
     attempts: int = Field(description="Failed attempts so far")
     lease_seconds: float = Field(description="Renew the claim well within this time")
+    earlier: EarlierExchange | None = Field(
+        default=None, description="What it follows up, as a reply to an answer does"
+    )
+
+    model_config = ConfigDict(from_attributes=True)
 
 
 class Claim(Body):
@@ -420,7 +434,7 @@ class GivenAnswer(Body):
     text: Annotated[str, Field(min_length=1, max_length=LONGEST_ANSWER), TIDY]
     language: str = Field(pattern="^[a-z]{2,3}$", description="ISO 639 code")
     outcome: Literal["answered", "quoted", "not_covered", "no_question"]
-    sources: list[GivenSource] = Field(default=[], max_length=20)
+    sources: list[GivenSource] = Field(default=[], max_length=100)
     model: Annotated[str, Field(max_length=200), TIDY] | None = None
     uncertain: bool = Field(
         default=False, description="The evidence that the documents answer it is weak"

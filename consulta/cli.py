@@ -341,14 +341,45 @@ def api(data: DataOption = DEFAULT_DATA) -> None:
 
 
 @app.command(rich_help_panel=SERVICES)
-def worker(data: DataOption = DEFAULT_DATA) -> None:
+def worker(
+    data: DataOption = DEFAULT_DATA,
+    api_url: Annotated[
+        str | None,
+        typer.Option(
+            "--api-url",
+            help="Reach the queue through the API at this address: neither MongoDB nor MySQL is "
+            "needed.",
+            show_default=False,
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            envvar="WORKER_TOKEN",
+            help="What `consulta users worker-token` printed on the server; in the environment "
+            "other users of this machine do not see it.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Run a worker, which answers questions.
 
-    Several may run side by side on one queue.
+    Several may run side by side on one queue, also on other machines: with --api-url a worker
+    needs only its own copy of the course documents and a language model.
     """
-    from consulta.services import run_worker
+    from consulta.services import run_remote_worker, run_worker
 
-    run_worker(_settings("worker", data))
+    if api_url is None:
+        if token is not None:
+            _fail("--token is for a worker elsewhere: give --api-url too.", 2)
+        run_worker(_settings("worker", data))
+        return
+    if not api_url.startswith(("http://", "https://")):
+        _fail("--api-url starts with https:// (or http:// inside a machine).", 2)
+    if token is None:
+        _fail("--token is missing: `consulta users worker-token NAME` on the server makes one.", 2)
+    run_remote_worker(_settings("remote_worker", data), api_url, token)
 
 
 @app.command(rich_help_panel=SERVICES)

@@ -42,6 +42,20 @@ def run_worker(settings: Settings) -> None:
     asyncio.run(main())
 
 
+def run_remote_worker(settings: Settings, api_url: str, token: str) -> None:
+    """Answer questions that the API at ``api_url`` hands out, until SIGTERM or SIGINT."""
+    from rag_worker.remote import RemoteQueue
+    from rag_worker.service import run_worker as run
+
+    async def main() -> None:
+        stop = stop_on_signals()
+        async with RemoteQueue(api_url, token) as queue:
+            await run(settings, queue, stop)
+
+    configure_logging(settings, "worker")
+    asyncio.run(main())
+
+
 def run_mailer(settings: Settings) -> None:
     """Send e-mails until SIGTERM or SIGINT."""
     from mailer.service import run_mailer as run

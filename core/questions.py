@@ -297,7 +297,7 @@ class QuestionQueue:
     ) -> None:
         self._database = database
         self._prompts = database["prompts"]
-        self._lease = lease_seconds
+        self.lease_seconds = lease_seconds
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self.outbox = Outbox(self._prompts, clock=clock)
@@ -464,7 +464,7 @@ class QuestionQueue:
             {"output": None, "due": {"$lte": milliseconds(now)}},
             {
                 "$set": {
-                    "due": milliseconds(now + timedelta(seconds=self._lease)),
+                    "due": milliseconds(now + timedelta(seconds=self.lease_seconds)),
                     "held": True,
                     "claimed_ms": milliseconds(now),
                     "worker": worker or socket.gethostname(),
@@ -482,7 +482,7 @@ class QuestionQueue:
 
     async def renew(self, number: int, claims: int) -> bool:
         """Extend the claim by one lease from now."""
-        lease_end = milliseconds(self._clock() + timedelta(seconds=self._lease))
+        lease_end = milliseconds(self._clock() + timedelta(seconds=self.lease_seconds))
         return await self._update_held(number, claims, {"$set": {"due": lease_end}})
 
     async def complete(self, number: int, claims: int, answer: Answer) -> bool:

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,11 +23,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Service = Literal["api", "worker", "mailer"]
+Service = Literal["api", "worker", "remote_worker", "mailer"]
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "api": ("secret_key", "database", "mongo"),
     "worker": ("mongo", "document_location"),
+    # Reaches the queue through the API.
+    "remote_worker": ("document_location",),
     "mailer": ("secret_key", "mongo", "smtp_server", "smtp_username"),
 }
 """What each service cannot start without. "database" and "mongo" stand for a URL or its parts."""
@@ -161,6 +164,9 @@ class Settings(BaseSettings):
         "Europe/Madrid", description="time zone of dates in answers and e-mails"
     )
     logo_path: Path | None = Field(None, description="PNG or JPEG shown at the top of e-mails")
+    brand_color: str = Field(
+        "#2f6fb0", description="colour of bars and buttons in e-mails; kept readable by itself"
+    )
 
     # The worker.
     document_location: Path | None = Field(None, description="folder with the course documents")
@@ -315,6 +321,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return _parts(value)
+
+    @field_validator("allowed_email_domains")
+    @classmethod
+    def _domains(cls, value: list[str]) -> list[str]:
+        if any(not re.fullmatch(r"[^\s@*/:.]+(\.[^\s@*/:.]+)*", domain) for domain in value):
+            raise ValueError("must be domains such as uni.es, without @ and without *")
+        return value
+
+    @field_validator("brand_color")
+    @classmethod
+    def _hexadecimal_color(cls, value: str) -> str:
+        # Some readers of .env files take what follows a # for a comment.
+        digits = value.strip().removeprefix("#").lower()
+        if not re.fullmatch(r"[0-9a-f]{6}", digits):
+            raise ValueError("must be a colour in six hexadecimal digits such as #2f6fb0")
+        return f"#{digits}"
 
     @field_validator("secret_key")
     @classmethod

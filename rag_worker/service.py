@@ -16,6 +16,7 @@ from core.worker import pause, run
 from rag_worker.answering import Answerer
 from rag_worker.language import question_language
 from rag_worker.models import LanguageModel, ModelAwayError
+from rag_worker.remote import POLL_SECONDS, AnswerRefusedError, RemoteQueue, RemoteQueueError
 from rag_worker.watching import IndexWatcher
 
 _FIRST_PAUSE = 1.0
@@ -23,10 +24,14 @@ _LONGEST_PAUSE = 60.0
 _STORE_SECONDS = 300.0
 """How long an answer that was costly to make is kept for a queue that is away."""
 
+_AWAY = (PyMongoError, RemoteQueueError)
+
 log = structlog.get_logger()
 
 
-async def run_worker(settings: Settings, queue: QuestionQueue, stop: asyncio.Event) -> None:
+async def run_worker(
+    settings: Settings, queue: QuestionQueue | RemoteQueue, stop: asyncio.Event
+) -> None:
     """Answer questions until ``stop`` is set, WORKER_CONCURRENCY at once.
 
     Then nothing new is claimed, what runs may finish within STOP_SECONDS, and the rest is given
@@ -37,8 +42,11 @@ async def run_worker(settings: Settings, queue: QuestionQueue, stop: asyncio.Eve
         watcher = IndexWatcher(settings, search_thread)
         worker = Worker(settings, queue, watcher, stop, search_thread)
         watching = asyncio.create_task(watcher.run(stop))
+        poll_seconds = settings.poll_seconds
+        if isinstance(queue, RemoteQueue):
+            poll_seconds = max(poll_seconds, POLL_SECONDS)
         answering = [
-            asyncio.create_task(run(worker.process_next, stop, settings.poll_seconds))
+            asyncio.create_task(run(worker.process_next, stop, poll_seconds))
             for _ in range(settings.worker_concurrency)
         ]
         stopping = asyncio.create_task(stop.wait())
@@ -81,7 +89,7 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
-        queue: QuestionQueue,
+        queue: QuestionQueue | RemoteQueue,
         watcher: IndexWatcher,
         stop: asyncio.Event,
         search_thread: ThreadPoolExecutor,
@@ -107,7 +115,7 @@ class Worker:
             return False
         try:
             question = await self._queue.claim(self._name)
-        except PyMongoError as error:
+        except _AWAY as error:
             seconds = self._queue_backoff.pause()
             log.error("queue_away", error=str(error).splitlines()[0], retry_in=seconds)
             await pause(self._stop, seconds)
@@ -155,13 +163,13 @@ class Worker:
     async def _keep_claim(self, question: Question, answering: "asyncio.Task[None]") -> None:
         """Renew the lease while the answer is made; give the work up when the claim is lost."""
         while True:
-            done, _ = await asyncio.wait({answering}, timeout=self._settings.lease_seconds / 3)
+            done, _ = await asyncio.wait({answering}, timeout=self._queue.lease_seconds / 3)
             if done:
                 await answering
                 return
             try:
                 held = await self._queue.renew(question.id, question.claims)
-            except PyMongoError as error:
+            except _AWAY as error:
                 # The answer may still be stored in time; the fencing token decides.
                 log.warning("queue_away", error=str(error).splitlines()[0])
                 continue
@@ -198,11 +206,14 @@ class Worker:
         while True:
             try:
                 stored = await self._queue.complete(question.id, question.claims, answer)
-            except PyMongoError as error:
+            except _AWAY as error:
                 if asyncio.get_running_loop().time() > deadline:
                     log.error("answer_not_stored", error=str(error).splitlines()[0])
                     return
                 await asyncio.sleep(backoff.pause())
+            except AnswerRefusedError as error:
+                await self._fail(question, str(error))
+                return
             else:
                 if stored:
                     log.info("answered", outcome=str(answer.outcome), sources=len(answer.sources))
@@ -213,13 +224,13 @@ class Worker:
     async def _give_back(self, question: Question, after: float, error: str) -> None:
         log.warning("given_back", error=error, after=after)
         # When the queue is away too, the lease runs out: that gives it back as well.
-        with contextlib.suppress(PyMongoError):
+        with contextlib.suppress(*_AWAY):
             await self._queue.give_back(question.id, question.claims, after=after, error=error)
 
     async def _fail(self, question: Question, error: str) -> None:
         log.warning("attempt_failed", error=error, attempt=question.attempts + 1)
         language = question_language(question.input, self._settings.course_language)
-        with contextlib.suppress(PyMongoError):
+        with contextlib.suppress(*_AWAY):
             await self._queue.fail(
                 question.id, question.claims, error=error, apology=apology(language)
             )

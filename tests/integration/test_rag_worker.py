@@ -7,18 +7,32 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from pymongo.asynchronous.database import AsyncDatabase
 
-from core.questions import Outcome, Question, QuestionQueue, RetryPolicy
+from api.main import create_app
+from core.questions import (
+    Answer,
+    Exchange,
+    Outcome,
+    Question,
+    QuestionQueue,
+    RetryPolicy,
+    Source,
+)
 from core.settings import Settings
+from core.users import UserRepository, create_user_engine
+from rag_worker.remote import AnswerRefusedError, RemoteQueue, RemoteQueueError
 from rag_worker.service import run_worker
 from tests import servers
+from tests.api_client import settings_for
 
 SAFETY = "# Soldering\n\nSet the soldering iron to 350 degrees. Wear safety glasses at all times.\n"
 EXAM = "# Exámenes\n\nEl examen final es el jueves 28 de enero de 2027 en el Aula Magna.\n"
@@ -127,8 +141,14 @@ async def queue(database: AsyncDatabase[dict[str, Any]]) -> QuestionQueue:
     return queue
 
 
+Working = Callable[[Settings, QuestionQueue], contextlib.AbstractAsyncContextManager[asyncio.Event]]
+
+
 @contextlib.asynccontextmanager
-async def working(settings: Settings, queue: QuestionQueue) -> AsyncIterator[asyncio.Event]:
+async def beside_the_queue(
+    settings: Settings, queue: QuestionQueue | RemoteQueue
+) -> AsyncIterator[asyncio.Event]:
+    """A worker on this queue."""
     stop = asyncio.Event()
     worker = asyncio.create_task(run_worker(settings, queue, stop))
     try:
@@ -136,6 +156,58 @@ async def working(settings: Settings, queue: QuestionQueue) -> AsyncIterator[asy
     finally:
         stop.set()
         await asyncio.wait_for(worker, 20)
+
+
+@contextlib.asynccontextmanager
+async def served(settings: Settings, port: int) -> AsyncIterator[str]:
+    """The API on a port of its own, in this process."""
+    config = uvicorn.Config(create_app(settings), port=port, log_config=None)
+    server = uvicorn.Server(config)
+    # As a thread would: signals stay with pytest.
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        assert not serving.done()
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(serving, 20)
+
+
+def token_for(settings: Settings, name: str) -> str:
+    """A worker's token, once the API has made its tables."""
+    engine = create_user_engine(settings)
+    try:
+        return UserRepository(engine).create_worker_token(name)
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+def api_settings(nx_url: str, database_name: str, tmp_path: Path) -> Settings:
+    return settings_for(
+        nx_url, database_name, tmp_path, lease_seconds=2, max_attempts=2, retry_seconds=0.1
+    )
+
+
+@pytest.fixture(params=["beside the queue", "elsewhere"])
+def working(request: pytest.FixtureRequest, api_settings: Settings) -> Working:
+    """What starts a worker: on the queue itself, or knowing the API's address only."""
+    if request.param == "beside the queue":
+        return beside_the_queue
+
+    @contextlib.asynccontextmanager
+    async def elsewhere(settings: Settings, _: QuestionQueue) -> AsyncIterator[asyncio.Event]:
+        async with served(api_settings, servers.free_port()) as url:
+            token = token_for(api_settings, f"gpu {time.monotonic_ns()}")
+            async with (
+                RemoteQueue(url, token) as remote,
+                beside_the_queue(settings, remote) as stop,
+            ):
+                yield stop
+
+    return elsewhere
 
 
 async def ask(queue: QuestionQueue, text: str) -> int:
@@ -160,7 +232,7 @@ def is_answered(question: Question) -> bool:
 
 
 async def test_answer_is_checked_and_cites_its_source(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = [f"{GOOD} It was invented in 1921 by Ernst Sachs [1]."]
     number = await ask(queue, QUESTION)
@@ -185,7 +257,7 @@ async def test_answer_is_checked_and_cites_its_source(
     "reply", ["", "[1] [9]", "Soldering was invented in 1921.", "\u202e\x00 ?"]
 )
 async def test_useless_words_of_the_model_become_quoted_passages(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer, reply: str
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer, reply: str
 ) -> None:
     # What is empty is asked for once more.
     chat.replies = [reply, reply]
@@ -199,7 +271,7 @@ async def test_useless_words_of_the_model_become_quoted_passages(
 
 
 async def test_model_is_not_asked_where_it_cannot_help(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     english = settings.model_copy(update={"llm_languages": ["en"]})
     numbers = [
@@ -217,7 +289,7 @@ async def test_model_is_not_asked_where_it_cannot_help(
 
 
 async def test_model_that_abstains_leaves_the_quotation_marked_as_uncertain(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = ["NOT IN THE DOCUMENTS"]
     number = await ask(queue, QUESTION)
@@ -229,7 +301,7 @@ async def test_model_that_abstains_leaves_the_quotation_marked_as_uncertain(
 
 
 async def test_absent_model_uses_up_no_attempts_and_nothing_is_claimed(
-    settings: Settings, queue: QuestionQueue
+    settings: Settings, queue: QuestionQueue, working: Working
 ) -> None:
     port = servers.free_port()
     away = settings.model_copy(update={"openai_base_url": f"http://127.0.0.1:{port}/v1"})
@@ -248,7 +320,7 @@ async def test_absent_model_uses_up_no_attempts_and_nothing_is_claimed(
 
 
 async def test_overloaded_model_gives_the_question_back(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = [503]
     number = await ask(queue, QUESTION)
@@ -260,7 +332,7 @@ async def test_overloaded_model_gives_the_question_back(
 
 
 async def test_failing_question_gets_an_apology_after_its_last_attempt(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = [500, 500]
     number = await ask(queue, QUESTION)
@@ -275,7 +347,7 @@ async def test_failing_question_gets_an_apology_after_its_last_attempt(
 
 
 async def test_model_that_takes_too_long_costs_an_attempt(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = [3.0]
     number = await ask(queue, QUESTION)
@@ -287,7 +359,7 @@ async def test_model_that_takes_too_long_costs_an_attempt(
 
 
 async def test_slow_answer_keeps_its_claim_beyond_the_lease(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = [4.0]
     number = await ask(queue, QUESTION)
@@ -297,7 +369,7 @@ async def test_slow_answer_keeps_its_claim_beyond_the_lease(
 
 
 async def test_stopped_worker_gives_back_what_it_cannot_finish(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = [4.0]
     number = await ask(queue, QUESTION)
@@ -310,7 +382,7 @@ async def test_stopped_worker_gives_back_what_it_cannot_finish(
 
 
 async def test_several_questions_are_answered_at_once(
-    settings: Settings, queue: QuestionQueue, chat: ChatServer
+    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
 ) -> None:
     chat.replies = [1.0] * 4
     numbers = [await ask(queue, QUESTION) for _ in range(4)]
@@ -321,7 +393,7 @@ async def test_several_questions_are_answered_at_once(
 
 
 async def test_changed_document_is_answered_from_without_a_restart(
-    settings: Settings, queue: QuestionQueue
+    settings: Settings, queue: QuestionQueue, working: Working
 ) -> None:
     quoting = settings.model_copy(update={"llm_languages": ["en"]})
     assert settings.document_location
@@ -338,7 +410,9 @@ async def test_changed_document_is_answered_from_without_a_restart(
     assert "4 de febrero" in text
 
 
-async def test_worker_without_documents_says_so(settings: Settings, queue: QuestionQueue) -> None:
+async def test_worker_without_documents_says_so(
+    settings: Settings, queue: QuestionQueue, working: Working
+) -> None:
     assert settings.document_location
     for path in settings.document_location.iterdir():
         path.unlink()
@@ -373,9 +447,73 @@ async def test_bundled_model_answers_from_the_documents(
     with servers.running(command, log) as process:
         servers.wait_for_port(port, process, log)
         number = await ask(queue, QUESTION)
-        async with working(bundled, queue):
+        async with beside_the_queue(bundled, queue):
             answer = (await until(queue, number, is_answered, seconds=120)).answer
     assert answer
     assert answer.outcome in {Outcome.ANSWERED, Outcome.QUOTED}
     assert answer.sources[0].file == "safety.md"
     assert "[1]" in answer.text
+
+
+async def test_worker_elsewhere_waits_for_an_api_that_is_away_and_loses_nothing(
+    settings: Settings, queue: QuestionQueue, chat: ChatServer, api_settings: Settings
+) -> None:
+    chat.replies = [1.0]
+    port = servers.free_port()
+    number = await ask(queue, QUESTION)
+    async with contextlib.AsyncExitStack() as api:
+        url = await api.enter_async_context(served(api_settings, port))
+        remote = RemoteQueue(url, token_for(api_settings, "gpu"))
+        async with remote, beside_the_queue(settings, remote):
+            await until(queue, number, lambda question: bool(chat.prompts))
+            # It ends while the answer is made, and beyond the lease.
+            await api.aclose()
+            await asyncio.sleep(2.5)
+            async with served(api_settings, port):
+                question = await until(queue, number, is_answered)
+                other = await until(queue, await ask(queue, QUESTION), is_answered)
+    assert (question.claims, question.attempts) == (1, 0)
+    assert other.answer
+
+
+async def test_api_that_knows_no_such_token_is_named_with_what_mends_it(
+    queue: QuestionQueue, api_settings: Settings
+) -> None:
+    await ask(queue, QUESTION)
+    async with served(api_settings, servers.free_port()) as url, RemoteQueue(url, "x") as remote:
+        with pytest.raises(RemoteQueueError, match="consulta users worker-token"):
+            await remote.claim()
+    async with RemoteQueue(f"http://127.0.0.1:{servers.free_port()}", "x") as nobody:
+        with pytest.raises(RemoteQueueError, match="no answer from http"):
+            await nobody.claim()
+
+
+async def test_over_http_a_follow_up_brings_what_it_follows_and_an_endless_answer_is_refused(
+    queue: QuestionQueue, api_settings: Settings
+) -> None:
+    answer = Answer("El jueves 28 [1].", "es", Outcome.ANSWERED, (Source("a.md", "jueves 28"),))
+    number = await ask(queue, "¿Cuándo es el examen?")
+    async with (
+        served(api_settings, servers.free_port()) as url,
+        RemoteQueue(url, token_for(api_settings, "gpu")) as remote,
+    ):
+        first = await remote.claim()
+        assert first
+        assert first.earlier is None
+        assert remote.lease_seconds == 2
+        with pytest.raises(AnswerRefusedError):
+            await remote.complete(number, first.claims, replace(answer, text="x" * 200_000))
+        assert await remote.renew(number, first.claims)
+        assert await remote.complete(number, first.claims, answer)
+        assert not await remote.complete(number, first.claims, answer)
+        assert not await remote.renew(number, first.claims)
+        stored = await queue.one(number)
+        assert stored
+        assert stored.answer == answer
+        await queue.enqueue(
+            input="¿Y a qué hora?", email="s@example.org", user_id=1, follows=stored
+        )
+        second = await remote.claim()
+        assert second
+        assert second.earlier == Exchange("¿Cuándo es el examen?", answer.text)
+        assert await remote.claim() is None
