@@ -49,12 +49,13 @@ def ours(path: Path) -> str:
     """What Consulta reads, with the headings at their places."""
     sections = Sections(path.name, 10**8)
     load_pdf(path, sections, max_pages=100_000)
-    texts, heading = [], None
-    for document in sections.documents():
-        if document.metadata["heading"] != heading:
-            heading = document.metadata["heading"]
-            texts.append((heading or "").rpartition(" › ")[2])
-        texts.append(document.page_content)
+    texts: list[str] = []
+    heading: str | int | None = None
+    for section in sections.all():
+        if section.metadata["heading"] != heading:
+            heading = section.metadata["heading"]
+            texts.append(str(heading or "").rpartition(" › ")[2])
+        texts.append(section.text)
     return "\n".join(texts)
 
 

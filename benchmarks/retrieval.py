@@ -35,7 +35,7 @@ from rag_worker.language import LANGUAGES, query_terms
 from rag_worker.passages import Passage, content_hash
 from rag_worker.relevance import (
     Thresholds,
-    background_questions,
+    foreign_questions,
 )
 from rag_worker.retrieval import Retriever
 from rag_worker.splitting import split
@@ -153,7 +153,7 @@ class Index:
         self._vectors = embeddings.vectors([text for some in windows for text in some])
         self._background = {
             language: np.array(
-                [embeddings.embed_query(text) for text in background_questions(language)],
+                [embeddings.embed_query(text) for text in foreign_questions(language)],
                 np.float32,
             )
             for language in LANGUAGES

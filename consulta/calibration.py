@@ -18,8 +18,8 @@ from rag_worker.language import LANGUAGES, question_language
 from rag_worker.relevance import (
     FEWEST_ANSWERABLE,
     Thresholds,
-    background_questions,
     fit_thresholds,
+    foreign_questions,
 )
 from rag_worker.retrieval import Retriever
 
@@ -57,7 +57,7 @@ def calibrate(terminal: Console, settings: Settings, file: Path) -> None:
             "needed: add some more."
         )
     retriever = Retriever(up_to_date_index(terminal, settings), embeddings(settings))
-    foreign = [text for language in LANGUAGES for text in background_questions(language)]
+    foreign = [text for language in LANGUAGES for text in foreign_questions(language)]
     asked = [(question.question, question.answerable) for question in questions]
     asked += [(text, False) for text in foreign]
 
@@ -65,7 +65,7 @@ def calibrate(terminal: Console, settings: Settings, file: Path) -> None:
         question = " ".join(clean(text).split())
         language = question_language(question, settings.course_language)
         hits = retriever.search(question, language, _RANKED)
-        return retriever.evidence(question, language, hits)
+        return retriever.evidence(question, language, hits, without_itself=True)
 
     found: dict[bool, list[float]] = {True: [], False: []}
     for text, answerable in track(

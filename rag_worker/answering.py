@@ -16,6 +16,7 @@ from core.questions import Answer, Outcome, Source
 from core.settings import Settings
 from rag_worker.dates import asks_for_next, next_date
 from rag_worker.documents.sections import PATH_SEPARATOR, clean
+from rag_worker.exercises import is_exercise, mentions_exercises
 from rag_worker.intent import Scope, read_message, scope_of
 from rag_worker.language import question_language, shows_language, terms
 from rag_worker.models import LanguageModel, PromptTruncatedError
@@ -34,7 +35,18 @@ NEAR_SHARE = 0.4
 """Further passages are used when their score has this share of the best's: on a CPU the prompt's
 length is the main cost of an answer."""
 MOST_QUOTED = {Scope.POINT: 2, Scope.LIST: 4, Scope.SUMMARY: 6}
-QUOTATION_CHARACTERS = 600
+QUOTATION_CHARACTERS = 800
+NEXT_CHARACTERS = 250
+"""Around a date that is the next: the first of the quotation, not one among many."""
+NEAR_SUBJECT = 0.05
+"""The probability that the subject is treated, from which on the closest one is named."""
+_EXERCISE_SHARE = 0.5
+"""Of its score, that a passage keeps for being quoted whose best part asks or only names."""
+_WRITTEN_SHARE = 0.7
+"""The model's words are sent where what they rest on holds so much of the question's terms as the
+best quotation: else they are about something near."""
+_NUMBERING = re.compile(r"^(?:\d+\.)+\d*\s+|^\d+[)\s]\s*(?=\D)")
+_ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s")
 _MARK = re.compile(r"\[(\d+)\]")
 
 log = structlog.get_logger()
@@ -65,6 +77,23 @@ class Explanation:
     completion_tokens: int | None = None
     search_seconds: float = 0.0
     model_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to quote a passage.
+
+    Attributes:
+        begin, end: of the characters that fit the question best.
+        is_continuation, is_continued: whether rows of its table stand in the passage before it,
+            and in the one after it.
+    """
+
+    passage: Passage
+    begin: int
+    end: int
+    is_continuation: bool = False
+    is_continued: bool = False
 
 
 class Answerer:
@@ -145,15 +174,17 @@ class Answerer:
             # It names what the documents have.
             evidence, uncertain = 1.0, False
         if evidence < self._thresholds.uncertain:
-            answer = not_covered(language, hits)
+            near = self._retriever.relevance(question, language, hits) >= NEAR_SUBJECT
+            answer = not_covered(language, hits if near else ())
         else:
             if section:
                 # How each part begins says what it is about.
-                places = [(passage, (0, 1)) for passage in section]
+                places = [Place(passage, 0, 1) for passage in section]
             else:
-                best = _best(hits, MOST_QUOTED[scope], least=1)
-                places = [(hit.passage, self._place(question, language, hit)) for hit in best]
+                places = self._places(question, language, hits, scope)
             limit = QUOTATION_CHARACTERS if scope is Scope.POINT else 2 * QUOTATION_CHARACTERS
+            if asks_for_next(question):
+                limit = NEXT_CHARACTERS
             answer = quote(language, places[: MOST_QUOTED[scope]], limit)
         return Explanation(
             replace(answer, uncertain=uncertain and answer.outcome is Outcome.QUOTED),
@@ -207,7 +238,22 @@ class Answerer:
             log.debug("unsupported", written=completion.text)
             return found
         answer = _cite(checked.statements, passages, language, self._settings.llm_model)
+        cited = {passages[statement.passage].language for statement in checked.statements}
+        # Across languages the words do not tell.
+        if cited == {language} and self._is_beside(question, language, answer, found.answer):
+            log.info("beside_the_question")
+            return found
         return replace(found, answer=replace(answer, uncertain=found.answer.uncertain))
+
+    def _is_beside(self, question: str, language: str, written: Answer, quoted: Answer) -> bool:
+        """Whether what the model's words rest on is about less of the question than a quotation."""
+
+        def share(*sources: Source) -> float:
+            text = "\n".join(f"{one.heading or ''}\n{one.quotation}" for one in sources)
+            return self._retriever.share(question, language, [text])
+
+        best = max(map(share, quoted.sources), default=0.0)
+        return share(*written.sources) < _WRITTEN_SHARE * best
 
     def _check(
         self, written: str, passages: Sequence[Passage], question: str, language: str
@@ -228,9 +274,37 @@ class Answerer:
             return found.begin, found.end
         begin, end = best_window(question, language, hit)
         if scope_of(question) is Scope.LIST:
-            # A table or a list is quoted from its first row.
-            begin = text.rfind("\n\n", 0, begin + 1) + 2 if "\n\n" in text[: begin + 1] else 0
+            # From its first item on, which may stand paragraphs before.
+            begin = hit.passage.section_at(begin)[0]
         return begin, end
+
+    def _places(
+        self, question: str, language: str, hits: Sequence[Hit], scope: Scope
+    ) -> list[Place]:
+        """Where to quote the best hits, statements before exercises.
+
+        For a list a table that was cut is quoted whole.
+        """
+        places = {hit.row: self._place(question, language, hit) for hit in hits}
+        if not mentions_exercises(question):
+
+            def weighed(hit: Hit) -> Hit:
+                begin, end = places[hit.row]
+                text = hit.passage.text
+                first, _, heading = hit.passage.section_at(begin)
+                asks = is_exercise(heading, text[begin:end], text[first:begin])
+                return replace(hit, score=hit.score * _EXERCISE_SHARE) if asks else hit
+
+            hits = sorted(map(weighed, hits), key=lambda hit: -hit.score)
+        passages = self._retriever.generation.passages
+        found: dict[int, Place] = {}
+        for hit in _best(hits, MOST_QUOTED[scope], least=1):
+            parts = self._retriever.table_parts(hit.row)
+            for row in parts if scope is Scope.LIST else (hit.row,):
+                begin, end = places[row] if row == hit.row else (0, len(passages[row].text))
+                place = Place(passages[row], begin, end, row > parts[0], row < parts[-1])
+                found.setdefault(row, place)
+        return list(found.values())
 
     def _shown(self, hits: Sequence[Hit], scope: Scope) -> tuple[Passage, ...]:
         """What the model reads, in document order: its cache serves the same run again."""
@@ -263,28 +337,54 @@ def not_covered(language: str, hits: Sequence[Hit]) -> Answer:
     fixed = wording(language)
     text = fixed.not_covered
     if hits and (heading := hits[0].passage.heading):
-        topic = heading.split(PATH_SEPARATOR)[-1]
+        topic = _NUMBERING.sub("", heading.split(PATH_SEPARATOR)[-1])
         place = fixed.place(replace(hits[0].passage, heading=None))
         text = f"{text}\n\n{fixed.closest.format(topic=topic, place=place)}"
     return Answer(text, language, Outcome.NOT_COVERED)
 
 
-def quote(language: str, places: Iterable[tuple[Passage, tuple[int, int]]], limit: int) -> Answer:
+def quote(language: str, places: Iterable[Place], limit: int) -> Answer:
     """The passages' own words around the places in them, with the pages they stand at.
 
-    None is longer than ``limit`` characters; one that is cut ends with an ellipsis.
+    None leaves its section or is longer than ``limit`` characters; one that is cut ends with an
+    ellipsis, and so does a table or a list where rows are missing, before or after.
     """
     fixed = wording(language)
     sources = []
     lines = [fixed.quoted]
-    for number, (passage, (begin, end)) in enumerate(places, start=1):
-        quoted = excerpt(passage.text, begin, end, limit)
-        sources.append(_source(passage, quoted))
-        shown = "\n> ".join(" ".join(line.split()) for line in quoted.splitlines() if line.strip())
-        if quoted[-1:] not in ".!?…:" and not passage.text.endswith(quoted):
-            shown += " …"
-        lines.append(f"> {shown} [{number}]\n>\n> — {fixed.place(passage)}")
+    for number, place in enumerate(places, start=1):
+        passage, begin, end = place.passage, place.begin, place.end
+        first, last, _ = passage.section_at(begin)
+        text = passage.text[first:last].rstrip()
+        start, stop = excerpt(text, max(begin - first, 0), max(end - first, 0), limit)
+        quoted = text[start:stop]
+        source = _source(passage, quoted, first + start)
+        sources.append(source)
+        shown = [" ".join(line.split()) for line in quoted.splitlines() if line.strip()]
+        if _is_inside_rows(text, start) or (place.is_continuation and start == 0):
+            shown.insert(0, "…")
+        is_line_end = text[stop:].lstrip(" ")[:1] in ("", "\n")
+        if _is_inside_rows(text, stop) or (place.is_continued and stop == len(text)):
+            shown.append("…")
+        elif not is_line_end and quoted[-1:] not in ".!?…:":
+            shown[-1] += " …"
+        shown[-1] += f" [{number}]"
+        shown += ["", f"— {fixed.place(replace(passage, heading=source.heading))}"]
+        lines.append("\n".join(f"> {line}".rstrip() for line in shown))
     return Answer("\n\n".join(lines), language, Outcome.QUOTED, tuple(sources))
+
+
+def _is_inside_rows(text: str, at: int) -> bool:
+    """Whether a table or a list is cut before or after the line at ``at``."""
+    before, after = text[:at].rstrip(" "), text[at:].lstrip(" ")
+    if not before.strip() or not after.strip():
+        return False
+    rows = before.rstrip().rpartition("\n")[2], after.lstrip().partition("\n")[0]
+    gap = before[len(before.rstrip()) :] + after[: len(after) - len(after.lstrip())]
+    return "\n" in gap and (
+        (all(" | " in row for row in rows) and "\n\n" not in gap)
+        or all(_ITEM.match(row) for row in rows)
+    )
 
 
 def _without_unfinished(text: str) -> str:
@@ -303,7 +403,7 @@ def _cite(
         grounds = [statement.ground for statement in statements if statement.passage == at]
         words = {term for ground in grounds for term in terms(ground, spoken)}
         quoted = quotation(passages[at].text, words, spoken, QUOTATION_CHARACTERS)
-        sources.append(_source(passages[at], quoted))
+        sources.append(_source(passages[at], quoted, passages[at].text.find(quoted)))
     text = " ".join(
         _with_mark(statement.text, cited.index(statement.passage) + 1) for statement in statements
     )
@@ -315,13 +415,14 @@ def _with_mark(sentence: str, number: int) -> str:
     return f"{sentence.rstrip('.!?…')} [{number}]{end}"
 
 
-def _source(passage: Passage, quoted: str) -> Source:
+def _source(passage: Passage, quoted: str, at: int) -> Source:
+    """What stands at character ``at`` of a passage, with the section that it stands in."""
     return Source(
         file=passage.file,
         quotation=quoted,
         page=passage.page,
         slide=passage.slide,
-        heading=passage.heading,
+        heading=passage.section_at(at)[2],
     )
 
 

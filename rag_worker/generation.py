@@ -27,7 +27,7 @@ from rag_worker.passages import Passage
 
 Rows = NDArray[np.intp]
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is stored changes its form: older generations are built again."""
 _POINTER = "current"
 _GENERATIONS = "generations"

@@ -19,7 +19,7 @@ from langchain_core.embeddings import Embeddings
 from core.settings import Settings
 from rag_worker.cache import IndexCache, Vectors
 from rag_worker.documents import Limits, find_files, no_document, ocr, read_file
-from rag_worker.embeddings import embeddings
+from rag_worker.embeddings import BUNDLED, embeddings
 from rag_worker.generation import (
     FORMAT,
     CorruptIndexError,
@@ -32,7 +32,7 @@ from rag_worker.generation import (
 )
 from rag_worker.language import LANGUAGES
 from rag_worker.passages import Passage, content_hash
-from rag_worker.relevance import background_questions
+from rag_worker.relevance import bundled_vectors, foreign_questions, questions_hash
 from rag_worker.splitting import split
 
 _BATCH = 64
@@ -208,7 +208,7 @@ class _Indexing:
         self.progress(Progress("storing", 0, len(passages)))
         background = {language: self._background(language) for language in LANGUAGES}
         publish_generation(self.location, manifest, passages, matrix, background)
-        hashes = texts.keys() | {_background_hash(language) for language in LANGUAGES}
+        hashes = texts.keys() | {questions_hash(language) for language in LANGUAGES}
         self.cache.keep_only(keys, self.settings.embedding_model, hashes)
         self.progress(Progress("storing", len(passages), len(passages)))
         embedded = sum(any(key in new for key, _ in pairs) for pairs in windows)
@@ -353,9 +353,11 @@ class _Indexing:
         return vectors, set(missing)
 
     def _background(self, language: str) -> Vectors:
-        """The vectors of the background questions, one a row; cached as one."""
+        """The vectors of the foreign questions, one a row; computed once."""
         model = self.settings.embedding_model
-        questions, key = background_questions(language), _background_hash(language)
+        if model == BUNDLED and (bundled := bundled_vectors(language)) is not None:
+            return bundled
+        questions, key = foreign_questions(language), questions_hash(language)
         known = self.cache.vectors(model, [key])
         if not known:
             embedder = self.embedder()
@@ -369,10 +371,6 @@ def _unit(vectors: list[list[float]]) -> Vectors:
     array: Vectors = np.asarray(vectors, dtype=np.float32)
     array /= np.linalg.norm(array, axis=1, keepdims=True)
     return array
-
-
-def _background_hash(language: str) -> str:
-    return hashlib.sha256("\n".join(background_questions(language)).encode()).hexdigest()
 
 
 def _contents(manifest: Manifest) -> list[tuple[str, str]]:

@@ -30,6 +30,12 @@ _GREETING = re.compile(
     r"|ahi|please|por|favor|de|nada|entendido|understood|got|it|todo|everything|all|ayuda|help|me"
     r"|ayudame|tengo|una|pregunta|duda|dudas|i|have|question|questions)$"
 )
+_HELLO = re.compile(
+    r"^\W*(?:hola|hey|hi|hello|buenas(?: tardes| noches)?|buenos d[ií]as"
+    r"|good (?:morning|afternoon|evening)|bonjour)(?: (?:a todos|everyone|there|prof\w*))?"
+    r"\s*[,.:;!]+\s*(?=[^\W_]|[¿¡(\"'«“])",
+    re.IGNORECASE,
+)
 _RULES = (
     r"(?:instruc\w*|rules?|reglas?|prompts?|above|previous|prior|anterior(?:es)?|passages?"
     r"|documents?|documentos|pasajes)"
@@ -45,10 +51,16 @@ _COMMAND = re.compile(
     r"|\b(?:print|reveal|show|repeat|output|imprime|muestra|revela|repite)\b[^.?!\n]{0,40}?"
     r"\b(?:prompts?|instructions|instrucciones)\b[^.?!\n]*[.!]?"
 )
+_EVERY = re.compile(r"\b(?:all|every|each|todos?|todas?|cada)\b")
+_HOW_TO = re.compile(
+    r"\b(?:how (?:do|does|can|could|should|would|to)|(?:is there|what is|what's) an? way"
+    r"|como (?!(?:son|estan|se (?:compone|reparte|distribuye))))\b"
+)
+"""A way is asked for, though to all of something: "how do I get all the keys"."""
 _LIST = re.compile(
-    r"\b(?:all|every|each|list|lists|both|enumerate|several|breakdown|schedule|made up"
+    r"\b(?:list|lists|both|enumerate|several|breakdown|schedule|made up"
     r"|put together|counts? (?:towards?|for)"
-    r"|todos?|todas?|cada|lista|listado|enumera\w*|ambos|ambas|varios|varias|cuales|desglose"
+    r"|lista|listado|enumera\w*|ambos|ambas|varios|varias|cuales|desglose"
     r"|compone|calendario|cronograma"
     r"|(?:the|our|los|las) (?:two|three|four|five|six|dos|tres|cuatro|cinco|seis)"
     # A plural that is asked for.
@@ -126,7 +138,8 @@ def scope_of(question: str) -> Scope:
     folded = fold(question)
     if _SUMMARY.search(folded):
         return Scope.SUMMARY
-    return Scope.LIST if _LIST.search(folded) else Scope.POINT
+    is_list = _LIST.search(folded) or (_EVERY.search(folded) and not _HOW_TO.search(folded))
+    return Scope.LIST if is_list else Scope.POINT
 
 
 def unit_number(text: str) -> int | None:
@@ -170,7 +183,9 @@ def _parts(text: str) -> list[str]:
     parts: list[str] = []
     said: list[str] = []
     for begin, end in sentences(text):
-        sentence = text[begin:end].strip()
+        sentence = _HELLO.sub("", text[begin:end].strip())
+        if not sentence.endswith("?") and _is_greeting(sentence):
+            continue
         said.append(sentence)
         if sentence.endswith("?"):
             parts.append(" ".join(" ".join(said).split()))
@@ -194,10 +209,13 @@ def _depends(part: str, language: str) -> bool:
     )
 
 
+def _is_greeting(text: str) -> bool:
+    return all(_GREETING.match(word) for word in re.findall(r"[^\W_]+", fold(text)))
+
+
 def _says_something(part: str, language: str) -> bool:
     folded = fold(part)
-    words = re.findall(r"[^\W_]+", folded)
-    if not terms(part, language) or all(_GREETING.match(word) for word in words):
+    if not terms(part, language) or _is_greeting(part):
         return False
     # "I am a student of group B and have a question."
     return bool(

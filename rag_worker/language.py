@@ -12,6 +12,14 @@ from rag_worker.dates import date_terms, without_dates
 
 LANGUAGES = ("es", "en")
 """Languages that answers are written in."""
+_DOCUMENT_LANGUAGES = (
+    *("es", "en", "ca", "gl", "eu", "pt", "fr", "it", "de", "nl", "ro", "pl", "cs", "sv", "da"),
+    *("el", "ru", "uk", "tr", "ar", "he", "fa", "hi", "zh", "ja", "ko"),
+)
+"""Those that course documents may be in. Of all 97 that are known, short texts full of names and
+abbreviations are often taken for one that nobody teaches in."""
+_SHORT_DOCUMENT = 200
+"""Characters; up to so many, names and terms decide, which are alike in many languages."""
 _LONG_QUESTION = 4
 """Words; fewer may well have no little word among them."""
 _SPANISH_SIGNS = re.compile(r"[¿¡ñáéíóú]", re.IGNORECASE)
@@ -30,9 +38,10 @@ def document_language(text: str) -> str:
 
     The model behind it takes 76 MB, so it is loaded only where documents are indexed.
     """
-    from py3langid.langid import classify  # noqa: PLC0415
+    from py3langid.langid import rank  # noqa: PLC0415
 
-    return str(classify(text)[0])
+    taught = _DOCUMENT_LANGUAGES if len(text) > _SHORT_DOCUMENT else LANGUAGES
+    return next(str(code) for code, _ in rank(text) if code in taught)
 
 
 def question_language(question: str, default: str) -> str:
@@ -47,8 +56,11 @@ def question_language(question: str, default: str) -> str:
 
 
 def shows_language(question: str) -> bool:
-    """Whether a question of some length has any little word of :data:`LANGUAGES`."""
-    return len(_WORD.findall(question)) < _LONG_QUESTION or any(_votes(question).values())
+    """Whether a question of some length has little words of :data:`LANGUAGES`, not of others."""
+    words = [word.casefold() for word in _WORD.findall(question)]
+    others = sum(word in _other_words() for word in words)
+    votes = max(_votes(question).values()) - sum(word in ("a", "à") for word in words)
+    return len(words) < _LONG_QUESTION or votes > others
 
 
 def _votes(question: str) -> dict[str, int]:
@@ -66,12 +78,18 @@ def sentences(text: str) -> list[tuple[int, int]]:
     start = 0
     for match in _SENTENCE_END.finditer(text):
         head = text[start : match.start()]
-        if "\n" not in match[0] and _ABBREVIATION.search(head):
+        is_inside_line = "\n" not in match[0]
+        if is_inside_line and (_ABBREVIATION.search(head) or _is_in_row(text, match.start())):
             continue
         spans.append((start, match.start() + len(match[0].rstrip())))
         start = match.end()
     spans.append((start, len(text)))
     return [(begin, end) for begin, end in spans if text[begin:end].strip()]
+
+
+def _is_in_row(text: str, at: int) -> bool:
+    begin, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+    return " | " in text[begin : end if end >= 0 else None]
 
 
 def fold(text: str) -> str:
@@ -116,6 +134,12 @@ def _local_stemmer(language: str) -> snowballstemmer.stemmer:
     if not hasattr(_stemmers, language):
         setattr(_stemmers, language, snowballstemmer.stemmer(_STEMMERS[language]))
     return getattr(_stemmers, language)
+
+
+@functools.cache
+def _other_words() -> frozenset[str]:
+    text = resources.files("rag_worker").joinpath("texts", "stopwords.others.txt")
+    return frozenset(text.read_text(encoding="utf-8").split())
 
 
 @functools.cache

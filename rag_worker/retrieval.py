@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -12,6 +12,7 @@ from langchain_core.embeddings import Embeddings
 from rag_worker.answerability import Window, answerability, is_lacking
 from rag_worker.cache import Vectors
 from rag_worker.documents.sections import PATH_SEPARATOR
+from rag_worker.exercises import is_exercise
 from rag_worker.generation import Generation, WordIndex
 from rag_worker.intent import unit_number
 from rag_worker.language import query_terms, sentences, terms
@@ -101,30 +102,40 @@ class Retriever:
             for at in self._distinct(np.argsort(-score, kind="stable").tolist(), k)
         ]
 
-    def evidence(self, question: str, language: str, hits: Sequence[Hit]) -> float:
+    def evidence(
+        self, question: str, language: str, hits: Sequence[Hit], *, without_itself: bool = False
+    ) -> float:
         """The probability that the documents answer the question, which found ``hits``.
 
         That they treat its subject, and less where the best window lacks what is asked for.
+
+        Args:
+            without_itself: as if the question were none of the foreign questions, of which it is
+                one.
         """
-        chance = self.relevance(question, language, hits)
+        chance = self.relevance(question, language, hits, without_itself=without_itself)
         return chance * answerability(question, language, _windows(hits))
 
     def lacks_what_is_asked(self, question: str, language: str, hits: Sequence[Hit]) -> bool:
         """Whether the documents may treat the subject without the date, room, … asked for."""
         return is_lacking(question, language, _windows(hits))
 
-    def relevance(self, question: str, language: str, hits: Sequence[Hit]) -> float:
+    def relevance(
+        self, question: str, language: str, hits: Sequence[Hit], *, without_itself: bool = False
+    ) -> float:
         """The probability that the documents treat the subject of the question."""
         spoken = [hit for hit in hits if hit.passage.language == language]
         foreign = [hit.dense for hit in hits if hit.passage.language != language]
-        baseline = self.background.baseline(question, language, self._query(question))
+        baseline = self.background.baseline(
+            question, language, self._query(question), without_itself=without_itself
+        )
         chances = [0.0]
         if spoken:
             best = max(hit.dense for hit in spoken)
             coverage = self.coverage(question, language, spoken)
-            chances.append(probability(best, baseline.spoken, coverage))
+            chances.append(probability(best, baseline.spoken, coverage, baseline.likeness))
         if foreign:
-            chances.append(probability(max(foreign), baseline.foreign, None))
+            chances.append(probability(max(foreign), baseline.foreign, None, baseline.likeness))
         return max(chances)
 
     def coverage(self, question: str, language: str, hits: Sequence[Hit]) -> float:
@@ -133,6 +144,15 @@ class Retriever:
         Args:
             hits: best first, and all in ``language``.
         """
+        return self.share(
+            question, language, [hit.passage.searched_text for hit in hits[:_EVIDENCE_HITS]]
+        )
+
+    def share(self, question: str, language: str, texts: Iterable[str]) -> float:
+        """The largest share of the question's terms, by their rarity, in one of ``texts``.
+
+        The texts, the question and some of the documents are in ``language``; else it is 0.
+        """
         index = self.generation.words.get(language)
         if index is None:
             return 0.0
@@ -140,8 +160,9 @@ class Retriever:
         total = sum(weights.values())
         if not total:
             return 0.0
-        present = (terms(hit.passage.searched_text, language) for hit in hits[:_EVIDENCE_HITS])
-        return max(sum(weights.get(word, 0.0) for word in set(words)) for words in present) / total
+        present = (set(terms(text, language)) for text in texts)
+        held = (sum(weights.get(word, 0.0) for word in words) for words in present)
+        return max(held, default=0.0) / total
 
     def similarity(self, statement: str, passage: Passage) -> tuple[float, str]:
         """The best cosine of a statement with a sentence of a passage of this index, and that one.
@@ -176,6 +197,27 @@ class Retriever:
             if row + 1 < len(passages) and _is_cut(passages[row], passages[row + 1]):
                 wanted.add(row + 1)
         return tuple(passages[row] for row in sorted(wanted))
+
+    def table_parts(self, row: int) -> tuple[int, ...]:
+        """The rows of all passages that a table was cut into, the one at ``row`` among them."""
+        first = last = row
+        while first > 0 and self._goes_on(first - 1):
+            first -= 1
+        while self._goes_on(last):
+            last += 1
+        return tuple(range(first, last + 1))
+
+    def _goes_on(self, row: int) -> bool:
+        """Whether the passage after ``row`` has further rows of the same table."""
+        if row + 1 >= len(self.generation.passages):
+            return False
+        one, other = self.generation.passages[row : row + 2]
+        head = (other.heading or "").split(PATH_SEPARATOR)[-1]
+        return (
+            " | " in head
+            and one.file == other.file
+            and (head in one.text or (one.heading or "").endswith(head))
+        )
 
     def section(self, question: str, language: str, most: int) -> tuple[Passage, ...]:
         """The passages of the unit, section or file that a question names; none if it names none.
@@ -261,17 +303,38 @@ def _windows(hits: Sequence[Hit]) -> list[Window]:
 def best_window(question: str, language: str, hit: Hit) -> tuple[int, int]:
     """Where the window of a hit that fits the question best begins and ends in its passage.
 
-    Windows that ask, as exercises do, are taken only where there are no others.
+    Of a window that spans sections, the part in one of them. Parts that ask, as exercises do, are
+    taken only where there are no others.
     """
     asked = set(query_terms(question, language))
-    best, place, begin = -math.inf, (0, len(hit.passage.text)), 0
-    for window, cosine in zip(hit.passage.windows(), hit.windows, strict=True):
-        end = begin + len(window)
-        found = len(asked & set(terms(window, hit.passage.language))) / max(len(asked), 1)
-        fitness = cosine + WINDOW_COVERAGE_WEIGHT * found - window.rstrip().endswith("?")
-        if fitness > best:
-            best, place = fitness, (begin, end)
-        begin = end
+    passage = hit.passage
+    best, place, start = -math.inf, (0, len(passage.text)), 0
+    for window, cosine in zip(passage.windows(), hit.windows, strict=True):
+        for first, last, heading in passage.sections():
+            begin, end = max(start, first), min(start + len(window), last)
+            part = passage.text[begin:end]
+            if not part.strip():
+                continue
+            title = (heading or "").split(PATH_SEPARATOR)[-1] if first else ""
+            found = asked & set(terms(f"{title}\n{part}", passage.language))
+            fitness = (
+                cosine
+                + WINDOW_COVERAGE_WEIGHT * len(found) / max(len(asked), 1)
+                - is_exercise(heading, part, passage.text[first:begin])
+            )
+            if fitness > best:
+                best, place = fitness, (begin, end)
+        start += len(window)
+    return _from_asked_line(passage, place, asked)
+
+
+def _from_asked_line(passage: Passage, place: tuple[int, int], asked: Set[str]) -> tuple[int, int]:
+    """``place`` from its first line that has one of the words asked for; all of it if none has."""
+    begin, end = place
+    for line in passage.text[begin:end].splitlines(keepends=True):
+        if asked & set(terms(line, passage.language)):
+            return begin, end
+        begin += len(line)
     return place
 
 

@@ -26,6 +26,7 @@ _LINE_END = re.compile(r"\n")
 _WORD_END = re.compile(r"\s+")
 _LIST_ITEM = re.compile(r"(?:[-*•]|\(?\w{1,3}[.)])\s")
 _CELL = " | "
+_FURTHER = "further"
 
 
 class _Break(IntEnum):
@@ -65,22 +66,31 @@ def split(documents: Iterable[Document]) -> list[Passage]:
     ):
         for document in _merge_small(same_page):
             place = dict(document.metadata)
-            for text, table_head in _pieces(document.page_content):
-                headings = filter(None, [document.metadata["heading"], table_head])
-                place["heading"] = PATH_SEPARATOR.join(headings) or None
+            further = place.pop(_FURTHER, [])
+            for begin, text, table_head in _pieces(document.page_content):
+                # A piece may begin in any of the sections that share the text.
+                above = [path for at, path in further if at <= begin]
+                headings = [above[-1] if above else document.metadata["heading"], table_head]
+                place["heading"] = PATH_SEPARATOR.join(filter(None, headings)) or None
+                inside = [(at - begin, path) for at, path in further if 0 < at - begin < len(text)]
+                place["further"] = "\n".join(f"{at} {path or ''}" for at, path in inside) or None
                 if re.search(r"\w", text):
                     passages.append(Passage(text=text, language=language, **place))
     return passages
 
 
-def _pieces(text: str) -> Iterator[tuple[str, str | None]]:
-    """Literal pieces of ``text``, none longer than a passage, and the table head each lacks."""
+def _pieces(text: str) -> Iterator[tuple[int, str, str | None]]:
+    """Where pieces begin, their literal text, and the table head each lacks.
+
+    None is longer than a passage.
+    """
     units = list(_units(text))
     start = 0
     while start < len(units):
         stop = _next_start(units, start, text)
         head = units[start].table_head
-        yield text[units[start].begin : units[stop - 1].end], head
+        begin = units[start].begin
+        yield begin, text[begin : units[stop - 1].end], head
         start = stop
 
 
@@ -202,5 +212,8 @@ def _path(document: Document) -> list[str]:
 def _join(first: Document, second: Document) -> Document:
     title = _path(second)[-1] if _path(second) and _path(first) != _path(second) else ""
     text = "\n\n".join(filter(None, [first.page_content, title, second.page_content]))
+    further = list(first.metadata.get(_FURTHER, []))
+    if title:
+        further.append((len(first.page_content) + len("\n\n"), second.metadata["heading"]))
     # The first section's heading places the passage; the second's stands in the text.
-    return Document(page_content=text, metadata=first.metadata)
+    return Document(page_content=text, metadata=first.metadata | {_FURTHER: further})

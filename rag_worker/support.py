@@ -4,8 +4,10 @@ import re
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
 from rag_worker.dates import without_dates
+from rag_worker.exercises import is_exercise_heading
 from rag_worker.intent import is_yes_no
 from rag_worker.language import fold, sentences, terms
 from rag_worker.passages import Passage
@@ -13,10 +15,13 @@ from rag_worker.wording import wording
 
 SUPPORTED_SHARE = 0.75
 """So much of a sentence's own words (those not in the question) must stand in the passage."""
+ORDERED_SHARE = 0.5
+"""So many of its pairs of neighbouring words must follow each other there."""
+_ORDER_GAP = 3
 PARAPHRASED_SHARE = 0.5
 PARAPHRASE = 0.93
-"""With fewer words, down to this share, its cosine with a sentence of the passage must reach this:
-one in a hundred sentences of the same paragraph does."""
+"""With fewer words, down to this share, or in another order, its cosine with a sentence of the
+passage must reach this: one in a hundred sentences of the same paragraph does."""
 TRANSLATION = 0.88
 """Across languages the cosine decides. Of XQuAD's sentences 95 % reach this with their own
 translation, and 0.3 % with another sentence of its paragraph."""
@@ -25,6 +30,8 @@ _NEAR_SENTENCES = 2
 _FEWEST_WORDS = 3
 """Of a sentence without a number: fewer say nothing."""
 _SHORT_EXCERPT = 200
+_TITLE_CHARACTERS = 100
+_FORMULA_WORDS = 3
 _REFERS_BACK = re.compile(
     r"(?:est[aeo]s?|es[aeo]s?|dado que|por tanto|por eso|this|these|that|it|they|thus|therefore"
     r"|so)\b",
@@ -32,6 +39,7 @@ _REFERS_BACK = re.compile(
 )
 _CITATION = re.compile(r"\s*\[\s*(?:passages?\s*)?(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]", re.I)
 _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")
+_CODE = re.compile(r"(?:#|//|/\*|>>>|(?:def|return|import|from|print|if|for|while)\b[^.]*[(:=\"])")
 _PROMPT_TAG = re.compile(r"</?(?:passage|question)[^>\n]*>?")  # small models copy them
 _TAG = re.compile(r"</?\w[^>\n]*>")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -130,19 +138,31 @@ class _Ground:
 
     def __init__(self, passage: Passage, language: str, similarity: Similarity) -> None:
         self._passage = passage
+        self._language = language
         self._similarity = similarity
         self._is_foreign = passage.language != language
         self._text = fold(passage.searched_text)
         self._numbers = _numbers(passage.searched_text)
         self._heading = set(terms(passage.heading or "", language))
+        lines = [*passage.text.splitlines(), *(path or "" for *_, path in passage.sections())]
+        self._titles = [
+            set(terms(line, language)) for line in lines if line.strip() and _is_title(line.strip())
+        ]
         self._sentences = [
             (set(terms(text, language)), text)
             for text in (passage.text[begin:end] for begin, end in sentences(passage.text))
         ]
+        self._everywhere = set().union(*(has for has, _ in self._sentences))
 
     def holds(self, sentence: str, given: Set[str], known: str) -> bool:
-        """Whether all numbers and names of the sentence stand here, or in the question."""
+        """Whether all numbers and names of the sentence stand here, or in the question.
+
+        What only repeats a title is held by nothing.
+        """
         # The days and months of another language are no names.
+        said = set(terms(sentence, self._language))
+        if any(said <= title for title in self._titles):
+            return False
         names = _names(without_dates(sentence)) - _DAYS if self._is_foreign else _names(sentence)
         return _numbers(sentence) <= self._numbers | given and all(
             name in self._text or name in known for name in names
@@ -162,13 +182,16 @@ class _Ground:
             return _NONE
         denies = _denies(_YES_OR_NO.sub("", sentence))
         share, near = _NONE if self._is_foreign else self._together(words, asked, denies)
-        if share >= SUPPORTED_SHARE:
+        if share >= SUPPORTED_SHARE and _keeps_order(sentence, near, self._language):
             return share, near
         if share < PARAPHRASED_SHARE and not self._is_foreign:
             return _NONE
         cosine, near = self._similarity(sentence, self._passage)
         enough = cosine >= (TRANSLATION if self._is_foreign else PARAPHRASE)
-        return (cosine, near) if enough and _denies(near) == denies else _NONE
+        # A paraphrase, too, speaks of what the sentence has from the question.
+        subject = asked & self._everywhere
+        speaks = self._is_foreign or subject <= set(terms(near, self._language))
+        return (cosine, near) if enough and speaks and _denies(near) == denies else _NONE
 
     def _together(self, words: Set[str], asked: Set[str], denies: bool) -> tuple[float, str]:
         """The largest part of ``words`` that stands together, and where.
@@ -178,7 +201,6 @@ class _Ground:
         before it or in a heading, if it stands in the passage at all.
         """
         best = _NONE
-        everywhere = set().union(*(has for has, _ in self._sentences))
         for at in range(len(self._sentences)):
             near = self._sentences[at : at + _NEAR_SENTENCES]
             held = set().union(self._heading, *(has for has, _ in near))
@@ -189,10 +211,29 @@ class _Ground:
             if (
                 share > best[0]
                 and _denies(near[nearest][1]) == denies
-                and asked & everywhere <= subject
+                and asked & self._everywhere <= subject
             ):
                 best = share, " ".join(text for has, text in near if words & has)
         return best
+
+
+def _keeps_order(sentence: str, near: str, language: str) -> bool:
+    """Whether most neighbouring words of a sentence do so in a sentence of ``near`` too.
+
+    So must the first two, its subject and what is said of it: the same words in another order say
+    another thing.
+    """
+    said = terms(without_dates(_YES_OR_NO.sub("", sentence)), language)
+    followed = {
+        (one, other)
+        for begin, end in sentences(near)
+        for held in [terms(near[begin:end], language)]
+        for at, one in enumerate(held)
+        for other in held[at + 1 : at + 1 + _ORDER_GAP]
+    }
+    pairs = list(pairwise(said))
+    kept = sum(pair in followed for pair in pairs)
+    return set(pairs[:1]) <= followed and kept >= ORDERED_SHARE * len(pairs)
 
 
 def _denies(text: str) -> bool:
@@ -228,46 +269,97 @@ def quotation(text: str, words: Set[str], language: str, limit: int) -> str:
     return _cut(text[spans[first][0] : spans[last][1]], limit) if spans else ""
 
 
-def excerpt(text: str, begin: int, end: int, limit: int) -> str:
+def excerpt(text: str, begin: int, end: int, limit: int) -> tuple[int, int]:
     """The sentences from ``begin`` to ``end``, with those after them that explain, then before.
 
-    What follows is added to the paragraph's end; beyond that only as long as the excerpt is short
-    or announces something.
+    What follows is added to the paragraph's end; beyond that as long as the excerpt is short or
+    announces something, and to the end of a list or a formula. Then what comes before is added,
+    to the paragraph's beginning, or to what the first sentence speaks of. Titles before it are
+    left out.
 
     Returns:
-        At most ``limit`` characters, literally from ``text``.
+        Where the excerpt begins and ends in ``text``: at most ``limit`` characters.
     """
     spans = sentences(text)
     inside = [at for at, (first, last) in enumerate(spans) if first < end and last > begin]
     if not inside:
-        return _cut(text[begin:end], limit)
+        return begin, begin + len(_cut(text[begin:end], limit))
     first, last = inside[0], inside[-1]
 
-    if first > 0 and _REFERS_BACK.match(text, spans[first][0]):
+    def sentence(at: int) -> str:
+        return text[spans[at][0] : spans[at][1]]
+
+    def is_paragraph_end(at: int) -> bool:
+        return "\n\n" in text[spans[at][1] : spans[at + 1][0]]
+
+    def belongs_to_former(at: int) -> bool:
+        return bool(_REFERS_BACK.match(sentence(at))) or (
+            is_paragraph_end(at - 1)
+            and (_is_formula(sentence(at)) or _is_formula(sentence(at - 1)))
+        )
+
+    after_titles = first
+    while after_titles < last and _is_title(sentence(after_titles)):
+        after_titles += 1
+    if sentence(after_titles).endswith((".", "!", "?", "…", ":")):
+        first = after_titles
+    exercises = [at for at in range(first + 1, last + 1) if is_exercise_heading(sentence(at))]
+    last = min([last, *(at - 1 for at in exercises)])
+    while (
+        first > 0
+        and spans[last][1] - spans[first - 1][0] <= limit
+        and belongs_to_former(first)
+        and not _is_title(sentence(first - 1))
+    ):
         first -= 1
 
-    def goes_on(paragraph_ends: bool) -> bool:
-        said = text[spans[first][0] : spans[last][1]]
+    def goes_on(at: int) -> bool:
+        if is_exercise_heading(sentence(at + 1)):
+            return False
+        if not is_paragraph_end(at):
+            return True
+        said, following = text[spans[first][0] : spans[at][1]], sentence(at + 1)
+        if said.endswith(":") or (_LIST_MARK.match(sentence(at)) and _LIST_MARK.match(following)):
+            return True
         is_whole = said.endswith((".", "!", "?", "…")) or " | " in said
-        return not paragraph_ends or len(said) < _SHORT_EXCERPT or not is_whole
+        return not _is_title(following) and (
+            not is_whole or len(said) < _SHORT_EXCERPT or _is_formula(following)
+        )
 
-    while (
-        last + 1 < len(spans)
-        and spans[last + 1][1] - spans[first][0] <= limit
-        and goes_on(_is_paragraph_end(text, spans[last][1], spans[last + 1][0]))
-    ):
+    while last + 1 < len(spans) and spans[last + 1][1] - spans[first][0] <= limit and goes_on(last):
         last += 1
     while (
         first > 0
-        and spans[last][1] - spans[first - 1][0] <= min(limit, 2 * _SHORT_EXCERPT)
-        and not _is_paragraph_end(text, spans[first - 1][1], spans[first][0])
+        and spans[last][1] - spans[first - 1][0] <= limit
+        and not is_paragraph_end(first - 1)
     ):
         first -= 1
-    return _cut(text[spans[first][0] : spans[last][1]], limit)
+    begin = spans[first][0]
+    is_code = not text[begin : spans[last][1]].endswith((".", "!", "?", "…"))
+    if first and is_code and spans[last][1] - spans[first - 1][0] <= min(limit, _TITLE_CHARACTERS):
+        # A line or two, as of code, mean nothing without the line above.
+        begin = spans[first - 1][0]
+    return begin, begin + len(_cut(text[begin : spans[last][1]], limit))
 
 
-def _is_paragraph_end(text: str, end: int, begin: int) -> bool:
-    return "\n\n" in text[end:begin]
+def _is_title(sentence: str) -> bool:
+    """Whether a paragraph of one sentence is a heading by its form."""
+    return bool(
+        len(sentence) <= _TITLE_CHARACTERS
+        and re.match(r"[\dA-ZÁÉÍÓÚÑ¿]", sentence)
+        and re.search(r"[^\W\d_]{3,}", sentence)
+        and not re.search(r"[.!?…:;,=|()\]]$| [|=] ", sentence)
+        and not _LIST_MARK.match(sentence)
+    )
+
+
+def _is_formula(sentence: str) -> bool:
+    """Whether a sentence is a formula set apart from the text."""
+    return (
+        len(sentence) <= _TITLE_CHARACTERS
+        and "=" in sentence
+        and len(re.findall(r"[^\W\d_]{4,}", sentence)) <= _FORMULA_WORDS
+    )
 
 
 def _cut(text: str, limit: int) -> str:
@@ -290,11 +382,11 @@ def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
             if int(number) > 0
         ]
         text = _LIST_MARK.sub("", _CITATION.sub("", sentence)).strip()
-        # A tag alone, a word or two, an announcement and a question say nothing.
+        # A tag alone, a word or two, an announcement, a question and a line of code say nothing.
         said = _TAG.sub("", text)
-        if (len(said.split()) >= _FEWEST_WORDS or re.search(r"\d", said)) and not text.endswith(
-            ("?", ":")
-        ):
+        is_substantial = len(said.split()) >= _FEWEST_WORDS or re.search(r"\d", said)
+        is_fragment = text.rstrip(". ").endswith(("?", ":", "-", "–")) or _CODE.match(text)
+        if is_substantial and not is_fragment:
             found.append((text, cited))
     return found
 

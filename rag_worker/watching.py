@@ -55,6 +55,7 @@ class IndexWatcher:
         self._previous: Snapshot | None = None
         self._failed: tuple[Snapshot, float] | None = None
         self._problem: str | None = None
+        self._follows_settings = False
         self.retriever: Retriever | None = None
         """Searches the present generation; None before there is one."""
 
@@ -80,9 +81,7 @@ class IndexWatcher:
             self._report(str(error))
             return False
         previous, self._previous = self._previous, snapshot
-        if self._generation is not None and (
-            manifest_snapshot(self._generation.manifest) == snapshot
-        ):
+        if self._is_current(snapshot):
             self._failed = None
             return False
         if not _is_settled(snapshot, previous):
@@ -90,10 +89,26 @@ class IndexWatcher:
         if self._failed and self._failed[0] == snapshot and time.monotonic() < self._failed[1]:
             return False
         if await self._index(stop):
+            self._follows_settings = True
             await loop.run_in_executor(self._search_thread, self._open_published)
         else:
             self._failed = snapshot, time.monotonic() + _RETRY_SECONDS
         return False
+
+    def _is_current(self, snapshot: Snapshot) -> bool:
+        """Whether the generation is what indexing would make now.
+
+        Its settings are looked at once, for those that changed while no worker ran: of two workers
+        with different ones, each would else undo what the other does.
+        """
+        if self._generation is None or manifest_snapshot(self._generation.manifest) != snapshot:
+            return False
+        made_with = self._generation.manifest.settings
+        if not self._follows_settings and made_with != content_settings(self._settings):
+            log.info("settings_changed")
+            return False
+        self._follows_settings = True
+        return True
 
     def _open_published(self) -> None:
         location = self._settings.index_location

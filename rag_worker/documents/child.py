@@ -55,8 +55,7 @@ def load(
 
         pages = load_pptx(path, sections)
     elif suffix == ".pdf":
-        from rag_worker.documents.ocr import as_words  # noqa: PLC0415
-        from rag_worker.documents.pdf import load_pdf  # noqa: PLC0415
+        from rag_worker.documents.pdf import as_words, load_pdf  # noqa: PLC0415
 
         known = {int(page): as_words(words) for page, words in (recognised or {}).items()}
         pages, scanned = load_pdf(path, sections, limits.max_pages, known)
@@ -92,11 +91,11 @@ def _answer(request: dict[str, Any]) -> dict[str, object]:
         # The edge of one file: the libraries raise anything on damaged input. The place tells an
         # engineer, who finds it in the log, whether it is our fault.
         return _unread(f"It is damaged or not what its name says: save it again ({_place(error)}).")
-    documents = sections.documents()
+    found = sections.all()
     return {
-        "documents": [[document.page_content, document.metadata] for document in documents],
+        "documents": [[section.text, section.metadata] for section in found],
         "pages": pages,
-        "problem": None if documents or scanned else "There is no text in it.",
+        "problem": None if found or scanned else "There is no text in it.",
         "scanned": scanned,
     }
 
@@ -106,7 +105,7 @@ def _place(error: Exception) -> str:
     ours = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).parent == Path(__file__).parent
+        if Path(frame.filename).is_relative_to(Path(__file__).parent)
     ]
     return f"{type(error).__name__} in {Path(ours[-1].filename).name}, line {ours[-1].lineno}"
 

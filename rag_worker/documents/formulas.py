@@ -289,10 +289,10 @@ def _script(sign: str, text: str) -> str:
 
 def _group(text: str, simple: re.Pattern[str]) -> str:
     text = text.strip(f" {_SEAM}")
-    return text if len(text) <= 1 or simple.fullmatch(text) or _enclosed(text) else f"({text})"
+    return text if len(text) <= 1 or simple.fullmatch(text) or is_enclosed(text) else f"({text})"
 
 
-def _enclosed(text: str) -> bool:
+def is_enclosed(text: str) -> bool:
     """Whether one pair of brackets holds the whole text."""
     if not (text.startswith("(") and text.endswith(")")):
         return False

@@ -13,9 +13,11 @@ from markdown_it.rules_inline import StateInline
 
 from rag_worker.documents.drawing import link_text
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
 from rag_worker.documents.plain import decode
 from rag_worker.documents.sections import Sections
+from rag_worker.documents.spans import Cell, with_spans
 
 _SKIPPED = {
     *("script", "style", "noscript", "template", "head", "nav", "iframe", "object", "svg"),
@@ -49,7 +51,6 @@ _RULE = re.compile(r"([^{}]*)\{([^{}]*)\}")
 _SELECTOR = re.compile(r"([a-z][\w-]*)?([.#])(-?[a-z_][\w-]*)", re.I)
 # What KaTeX and MathJax draw beside the formula itself.
 _DRAWN_FORMULAS = {"katex-html", "MathJax", "MathJax_Preview", "MathJax_Display", "MathJax_SVG"}
-_MOST_ROWS_SPANNED = 1000
 
 
 def load_html(path: Path, sections: Sections) -> None:
@@ -206,33 +207,22 @@ class _Page:
         caption = table.find("caption")
         if caption is not None and self._is_shown(caption):
             self._sections.paragraph(_lines(self._inline(caption)))
-        self._sections.table(self._rows(table))
+        self._sections.table(with_spans(self._rows(table)))
 
-    def _rows(self, table: Any) -> Iterator[list[str]]:
-        """A cell that spans rows is repeated, one that spans columns is not."""
-        spanning: dict[int, tuple[int, str]] = {}  # by column: rows still covered, and the text
+    def _rows(self, table: Any) -> Iterator[list[Cell]]:
         for row in table.iter("tr"):
-            if not self._is_shown(row) or any(
-                not self._is_shown(parent) for parent in row.iterancestors("tbody", "thead")
+            if self._is_shown(row) and all(
+                map(self._is_shown, row.iterancestors("tbody", "thead"))
             ):
-                continue
-            cells = [cell for cell in row if cell.tag in ("td", "th")]
-            texts: list[str] = []
-            column = 0
-            for cell in cells:
-                while column in spanning:
-                    texts.append(_spanned(spanning, column))
-                    column += 1
-                if self._is_shown(cell):
-                    texts.append(self._inline(cell))
-                    rows = min(_int(cell.get("rowspan")), _MOST_ROWS_SPANNED)
-                    if rows > 1:
-                        spanning[column] = rows, texts[-1]
-                        _spanned(spanning, column)
-                column += min(_int(cell.get("colspan")), 1000)
-            for left in sorted(at for at in spanning if at >= column):
-                texts.append(_spanned(spanning, left))
-            yield texts
+                yield [
+                    (
+                        self._inline(cell) if self._is_shown(cell) else None,
+                        _int(cell.get("rowspan")),
+                        _int(cell.get("colspan")),
+                    )
+                    for cell in row
+                    if cell.tag in ("td", "th")
+                ]
 
     def _inline(self, element: Any) -> str:
         tag = _local(element)
@@ -254,9 +244,10 @@ class _Page:
                 parts.append(inner if _local(child) in _INLINE else f" {inner} ")
             parts.append(child.tail or "")
         text = "".join(parts)
-        if tag in ("sup", "sub") and re.fullmatch(r"[\w+−-]{1,12}", text.strip()):
-            # x² must not become x2; the marks of footnotes and "1st" are no powers.
-            text = text if _is_ordinal(text) else f"{'^' if tag == 'sup' else '_'}{text.strip()}"
+        if tag == "sup":
+            text = raised(text)
+        elif tag == "sub" and re.fullmatch(r"[\w+−-]{1,12}", text.strip()):
+            text = f"_{text.strip()}"
         elif tag == "a":
             address = element.get("href", "")
             text = link_text(text, address) if address.startswith("mailto:") else text
@@ -372,13 +363,6 @@ def _is_layout(table: Any) -> bool:
     )
 
 
-def _spanned(spanning: dict[int, tuple[int, str]], column: int) -> str:
-    rows, text = spanning.pop(column)
-    if rows > 1:
-        spanning[column] = rows - 1, text
-    return text
-
-
 def _start(element: Any) -> int | None:
     """The first number of a list; None where it has none."""
     if element.tag != "ol":
@@ -396,10 +380,6 @@ def _spelled(number: int, items: Any) -> str:
     if items.get("type") in ("a", "A") and 1 <= number <= 26:
         return chr(ord(items.get("type")) + number - 1)
     return str(number)
-
-
-def _is_ordinal(text: str) -> bool:
-    return text.strip().lower() in {"st", "nd", "rd", "th", "er", "ero", "a", "o", "do", "to", "tm"}
 
 
 def _int(value: str | None) -> int:

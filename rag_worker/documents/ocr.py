@@ -16,12 +16,12 @@ import signal
 import statistics
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import rag_worker
-from rag_worker.documents.layout import Box, Word
+from rag_worker.documents.layout import Box
 
 INSTALL = "`apt install tesseract-ocr tesseract-ocr-spa`"
 FORMAT = "words of a page, 1"
@@ -40,6 +40,7 @@ _DESCENT, _X_HEIGHT, _ASCENT = 0.22, 0.47, 0.7
 _DESCENDERS = re.compile(r"[gjpqyçQ,;()\[\]{}|@$]")
 _ASCENDERS = re.compile(r"[A-ZÁÉÍÓÚÑ0-9bdfhklitáéíóúñ()\[\]{}|@$%&/!?¿¡]")
 _LONG_LINE = 100.0
+_LONGEST_CAUSE = 2_000
 
 RecognisedWord = tuple[str, float, float, float, float, float]
 """Text; left, bottom, right and top in points; size of the letters."""
@@ -82,12 +83,12 @@ def recognise_page(
         [sys.executable, "-m", "rag_worker.documents.ocr"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         env={"PYTHONPATH": packages, "PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
         start_new_session=True,
     )
     try:
-        reply, _ = child.communicate(json.dumps(request).encode(), timeout=seconds)
+        reply, errors = child.communicate(json.dumps(request).encode(), timeout=seconds)
         answer = json.loads(reply)
     except subprocess.TimeoutExpired:
         raise RecognitionError(f"took more than {seconds:g} seconds (OCR_PAGE_TIMEOUT)") from None
@@ -99,16 +100,14 @@ def recognise_page(
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
     if isinstance(answer, str):
+        import structlog  # noqa: PLC0415 - the readers of files, which are many, do without
+
+        cause = errors.decode("utf-8", "replace")[-_LONGEST_CAUSE:]
+        structlog.get_logger().warning(
+            "page_not_recognised", file=path.name, page=page, cause=cause
+        )
         raise RecognitionError(answer)
     return [tuple(word) for word in answer]
-
-
-def as_words(recognised: Sequence[Sequence[Any]]) -> list[Word]:
-    """Recognised words as the layout takes them."""
-    return [
-        Word(text, Box(left, bottom, right, top), size)
-        for text, left, bottom, right, top, size in recognised
-    ]
 
 
 def _recognise(path: Path, page_number: int, known: Sequence[str]) -> list[RecognisedWord]:
@@ -198,8 +197,10 @@ def main() -> None:
     answer: list[RecognisedWord] | str
     try:
         answer = _recognise(Path(request["path"]), request["page"], request["languages"])
-    except Exception:
+    except Exception as error:
         # The edge of one page: damaged pictures raise anything.
+        traceback.print_exc()
+        print(getattr(error, "stderr", ""), file=sys.stderr)
         answer = "is damaged"
     json.dump(answer, sys.stdout)
 

@@ -1,16 +1,21 @@
 """OpenDocument texts. The XML is read here: odfpy drops embedded formulas."""
 
+import functools
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rag_worker.documents.archive import ENCRYPTED, Archive
 from rag_worker.documents.drawing import link_text
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
+from rag_worker.documents.looks import FakeHeadings, Look
 from rag_worker.documents.numbering import spelled
 from rag_worker.documents.sections import Sections
+from rag_worker.documents.spans import Cell, with_spans
 
 _NAMESPACE = "urn:oasis:names:tc:opendocument:xmlns:"
 _TEXT = f"{{{_NAMESPACE}text:1.0}}"
@@ -19,7 +24,6 @@ _OFFICE = f"{{{_NAMESPACE}office:1.0}}"
 _DRAW = f"{{{_NAMESPACE}drawing:1.0}}"
 _STYLE = f"{{{_NAMESPACE}style:1.0}}"
 _META = f"{{{_NAMESPACE}meta:1.0}}"
-_FO = f"{{{_NAMESPACE}xsl-fo-compatible:1.0}}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _MATH = "{http://www.w3.org/1998/Math/MathML}math"
 _SKIPPED = {
@@ -28,8 +32,6 @@ _SKIPPED = {
     *(f"{_OFFICE}{name}" for name in ("annotation", "annotation-end", "forms")),
 }
 _LINES = {f"{_TEXT}{name}" for name in ("line-break", "p", "h", "list-item")}
-_SMALLEST = 2
-"""Points: smaller text is there to be hidden."""
 _NUMBERS = {
     "1": "decimal",
     "a": "lowerLetter",
@@ -58,7 +60,7 @@ class _OdtReader:
         self._archive = archive
         self._sections = sections
         self._root = archive.xml("content.xml")
-        self._hidden: dict[str, bool] = {}
+        self._looks: dict[tuple[str, Look], Look] = {}
         self._styles: dict[str, Any] = {}
         self._lists: dict[str, Any] = {}
         for root in (archive.xml("styles.xml"), self._root):
@@ -66,6 +68,17 @@ class _OdtReader:
                 self._styles[style.get(f"{_STYLE}name", "")] = style
             for style in root.iter(f"{_TEXT}list-style") if root is not None else ():
                 self._lists[style.get(f"{_STYLE}name", "")] = style
+        self._plain_look = functools.reduce(
+            _with,
+            (
+                style
+                for root in (archive.xml("styles.xml"), self._root)
+                for style in (root.iter(f"{_STYLE}default-style") if root is not None else ())
+                if style.get(f"{_STYLE}family") == "paragraph"
+            ),
+            Look(),
+        )
+        self._fake_headings = FakeHeadings([])
         self._page: int | None = None
 
     def read(self) -> int | None:
@@ -77,6 +90,13 @@ class _OdtReader:
         if pages:
             self._page = 1
             self._sections.page(1)
+        self._fake_headings = FakeHeadings(
+            [
+                (self._inline(element).strip(), list(self._runs(element, self._plain_look)))
+                for element in body.iter(f"{_TEXT}p")
+                if next(element.iterancestors(f"{_TABLE}table"), None) is None
+            ]
+        )
         self._blocks(body)
         return pages
 
@@ -92,7 +112,7 @@ class _OdtReader:
 
     def _blocks(self, element: Any) -> None:
         for child in element:
-            if not isinstance(child.tag, str) or child.tag in _SKIPPED or self._is_hidden(child):
+            if not self._is_read(child):
                 continue
             if child.tag == f"{_TEXT}h":
                 level = child.get(f"{_TEXT}outline-level", "1")
@@ -100,11 +120,11 @@ class _OdtReader:
             elif child.get(f"{_TEXT}style-name") == "Title":
                 self._sections.heading(1, self._inline(child))
             elif child.tag == f"{_TEXT}p":
-                self._sections.paragraph(self._inline(child).strip())
+                self._paragraph(child)
             elif child.tag == f"{_TEXT}list":
                 self._list(child, "", 1)
             elif child.tag == f"{_TABLE}table":
-                self._sections.table(self._rows(child))
+                self._sections.table(with_spans(self._rows(child)))
             elif child.tag == f"{_TEXT}soft-page-break":
                 self._turn(1)
                 continue
@@ -112,6 +132,14 @@ class _OdtReader:
                 self._blocks(child)
                 continue
             self._turn(sum(1 for _ in child.iter(f"{_TEXT}soft-page-break")))
+
+    def _paragraph(self, element: Any) -> None:
+        text = self._inline(element).strip()
+        level = self._fake_headings.level(text, list(self._runs(element, self._plain_look)))
+        if level is None:
+            self._sections.paragraph(text)
+        else:
+            self._sections.heading(level, text)
 
     def _turn(self, pages: int) -> None:
         if self._page is not None and pages:
@@ -142,29 +170,21 @@ class _OdtReader:
                     self._sections.paragraph(mark + text if text else "")
                     mark = "" if text else mark
 
-    def _rows(self, table: Any) -> Iterator[list[str]]:
-        """A cell that spans rows is repeated, one that spans columns is not."""
-        spanning: dict[int, tuple[int, str]] = {}  # by column: rows still covered, and the text
+    def _rows(self, table: Any) -> Iterator[list[Cell]]:
         for row in _children(table, f"{_TABLE}table-row"):
-            texts, column = [], 0
-            for cell in row:
-                if cell.tag == f"{_TABLE}covered-table-cell":
-                    rows, text = spanning.get(column, (0, ""))
-                    if rows:
-                        spanning[column] = rows - 1, text
-                        texts.append(text)
-                elif cell.tag == f"{_TABLE}table-cell":
-                    texts.append(self._inline(cell))
-                    rows = _int(cell.get(f"{_TABLE}number-rows-spanned"))
-                    spanning[column] = rows - 1, texts[-1]
-                column += _int(cell.get(f"{_TABLE}number-columns-repeated"))
-            yield texts
+            yield [
+                (
+                    self._inline(cell),
+                    _int(cell.get(f"{_TABLE}number-rows-spanned")),
+                    _int(cell.get(f"{_TABLE}number-columns-spanned")),
+                )
+                for cell in row.iterchildren(f"{_TABLE}table-cell")
+            ]
 
     def _inline(self, element: Any) -> str:
         parts = [element.text or ""]
         for child in element:
-            known = isinstance(child.tag, str) and child.tag not in _SKIPPED
-            if known and not self._is_hidden(child):
+            if self._is_read(child):
                 parts.append(self._inline_element(child))
             parts.append(child.tail or "")
         return re.sub(" {2,}", " ", "".join(parts))
@@ -183,6 +203,9 @@ class _OdtReader:
             text = self._inline(child)
             if name in _LINES:
                 text = f"{text}\n"
+            elif name == f"{_TEXT}span":
+                is_raised = self._look(child.get(f"{_TEXT}style-name", ""), Look()).raised
+                text = raised(text) if is_raised else text
             elif name == f"{_TEXT}note":
                 text = f" (* {' '.join(text.split())})"
             elif name == f"{_TEXT}a":
@@ -201,6 +224,10 @@ class _OdtReader:
         body = root.find(f"{_OFFICE}body")
         return f" {self._inline(body)} " if body is not None else ""
 
+    def _is_read(self, element: Any) -> bool:
+        known = isinstance(element.tag, str) and element.tag not in _SKIPPED
+        return known and not self._is_hidden(element)
+
     def _is_hidden(self, element: Any) -> bool:
         if element.get(f"{_TEXT}display") == "none" or element.get(f"{_TABLE}visibility"):
             return str(element.get(f"{_TABLE}visibility", "collapse")) != "visible"
@@ -211,25 +238,56 @@ class _OdtReader:
 
     def _hides(self, name: str) -> bool:
         """Whether a style makes text that nobody sees: hidden, white on nothing, or tiny."""
-        if name not in self._hidden:
-            self._hidden[name] = False  # a style that is its own parent ends here
-            display = color = background = size = ""
-            at, seen = name, 0
-            while at in self._styles and seen < 20:
-                style, seen = self._styles[at], seen + 1
-                for found in style:
-                    display = display or found.get(f"{_TEXT}display", "")
-                    color = color or found.get(f"{_FO}color", "")
-                    background = background or found.get(f"{_FO}background-color", "")
-                    size = size or found.get(f"{_FO}font-size", "")
-                at = style.get(f"{_STYLE}parent-style-name", "")
-            points = re.fullmatch(r"([\d.]+)pt", size)
-            self._hidden[name] = (
-                display == "none"
-                or (color.lower() == "#ffffff" and background in ("", "transparent", "#ffffff"))
-                or (points is not None and float(points[1] or 9) <= _SMALLEST)
-            )
-        return self._hidden[name]
+        return not self._look(name, Look()).is_seen
+
+    def _look(self, name: str, look: Look) -> Look:
+        """``look`` as a style and those that it is based on change it."""
+        if (name, look) not in self._looks:
+            chain: list[Any] = []
+            at = name
+            while at in self._styles and self._styles[at] not in chain and len(chain) < 20:
+                chain.append(self._styles[at])
+                at = chain[-1].get(f"{_STYLE}parent-style-name", "")
+            self._looks[name, look] = functools.reduce(_with, reversed(chain), look)
+        return self._looks[name, look]
+
+    def _runs(self, element: Any, look: Look) -> Iterator[tuple[str, Look]]:
+        """The text of a paragraph in pieces that each look alike."""
+        look = self._look(element.get(f"{_TEXT}style-name", ""), look)
+        yield element.text or "", look
+        for child in element:
+            if self._is_read(child):
+                yield from self._runs(child, look)
+            yield child.tail or "", look
+
+
+def _with(look: Look, style: Any) -> Look:
+    """``look`` as the properties of a style change it."""
+    values = {
+        name.rpartition("}")[2]: value.lower()
+        for properties in style
+        for name, value in properties.attrib.items()
+    }
+    for name, value in values.items():
+        match name:
+            case "font-weight":
+                look = replace(look, bold=value in ("bold", "600", "700", "800", "900"))
+            case "text-transform" | "font-variant":
+                look = replace(look, capitals=value in ("uppercase", "small-caps"))
+            case "text-underline-style":
+                look = replace(look, underlined=value != "none")
+            case "text-position":
+                look = replace(look, raised=bool(re.match(r"super|[1-9]", value)))
+            case "display":
+                look = replace(look, hidden=value == "none")
+            case "color":
+                look = replace(look, white=value == "#ffffff")
+            case "background-color":
+                look = replace(look, shaded=value not in ("transparent", "#ffffff"))
+            case "font-size" if match := re.fullmatch(r"(\d+\.?\d*)(pt|%)", value):
+                size = float(match[1]) * (1 if match[2] == "pt" else look.size / 100)
+                look = replace(look, size=round(size, 1))
+    return look
 
 
 def _children(element: Any, tag: str) -> Iterator[Any]:

@@ -10,11 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from pathlib import Path
+from typing import Any
 
 import pypdfium2
 
 from rag_worker.documents.errors import DocumentError
-from rag_worker.documents.layout import Block, Line, Table, Word, blocks, is_list_item, lines_of
+from rag_worker.documents.layout import (
+    Block,
+    Box,
+    Line,
+    Table,
+    Word,
+    blocks,
+    is_list_item,
+    lines_of,
+)
 from rag_worker.documents.pdf_page import Page, read_page
 from rag_worker.documents.sections import Sections
 
@@ -117,6 +127,14 @@ def load_pdf(
     _join_pages(pieces, {word.lower() for page in pages for word in _plain_words(page.words)})
     _add(pieces, running, sections)
     return count, [number for number in scanned if number not in (recognised or {})]
+
+
+def as_words(recognised: Sequence[Sequence[Any]]) -> list[Word]:
+    """Recognised words as the layout takes them."""
+    return [
+        Word(text, Box(left, bottom, right, top), size)
+        for text, left, bottom, right, top, size in recognised
+    ]
 
 
 def open_pdf(path: Path) -> pypdfium2.PdfDocument:

@@ -7,8 +7,8 @@ import ctypes
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ _MOST_SHAPES = 300
 _THIN = 2.5
 """A filled shape narrower than this, points, is a line."""
 _SHORTEST_RULE = 6.0
+_LONGEST_UNDERSCORE, _MOST_UNDERSCORES = 8.0, 500
+_SHORTEST_BAR = 2.5
+"""Of a fraction in small print, points."""
 _BULLET = (1.5, 9.0)
 _SMALLEST_TEXT = 2.5
 """Nobody reads letters below this size, points."""
@@ -133,6 +136,8 @@ def _read(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage) -> Page:
     across, down = shapes.horizontal, shapes.vertical
     if angle % 180:
         across, down = down, across
+    across = [_turned(box, angle) for box in across]
+    words = _with_underscores(words, across)
     covered = sum(_overlap(box, visible) for _, box in shapes.images)
     letters = sum(len(word.text) for word in words)
     is_covered = covered > _SCANNED_SHARE * visible.width * visible.height
@@ -140,7 +145,7 @@ def _read(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage) -> Page:
     return Page(
         [] if is_garbage else words,
         [] if is_garbage else aside,
-        [_turned(box, angle) for box in across],
+        across,
         [_turned(box, angle) for box in down],
         [_turned(box, angle) for box in shapes.bullets],
         _turned(visible, angle),
@@ -201,17 +206,19 @@ def _styled_words(
                 loose.right,
                 y.value + _ASCENT * new_style.size,
             )
-        if (
-            characters
-            and not (
+        goes_on = (
+            (
                 abs(y.value - baseline) < 0.1 * style.size
                 and -0.6 * style.size < glyph.x0 - box.x1 < 0.5 * style.size
                 and abs(new_style.size - style.size) < 0.1 * style.size
                 and new_style.bold == style.bold
                 and new_style.suspicious == style.suspicious
+                # What stands under a root is told by the root's line.
+                and characters[-1:] != ["√"]
             )
-            and not (style.angle and style.angle == new_style.angle)
-        ):
+            or (style.angle and style.angle == new_style.angle)
+        )
+        if characters and not goes_on:
             end_word()
             after_space = False
         if characters:
@@ -221,6 +228,30 @@ def _styled_words(
         characters.append(character)
     end_word()
     return found, meaningless / max(total, 20)
+
+
+def _with_underscores(words: list[Word], rules: Sequence[Box]) -> list[Word]:
+    """TeX draws an underscore as a line between two words: they become one."""
+    short = [rule for rule in rules if rule.width < _LONGEST_UNDERSCORE and rule.height < 1]
+    for rule in sorted(short[:_MOST_UNDERSCORES]):
+        beside = [at for at, word in enumerate(words) if _is_on_baseline(rule, word)]
+        before = next((at for at in beside if _meets(words[at].box.x1, rule.x0)), None)
+        after = next((at for at in beside if _meets(rule.x1, words[at].box.x0)), None)
+        if before is not None and after is not None:
+            left, right = words[before], words[after]
+            text, box = f"{left.text}_{right.text}", left.box.union(right.box)
+            words[before] = replace(left, text=text, box=box)
+            del words[after]
+    return words
+
+
+def _is_on_baseline(rule: Box, word: Word) -> bool:
+    rise = rule.y0 - word.box.y0 - _DESCENT * word.size
+    return abs(rise) < 0.1 * word.size and 0.2 < rule.width / word.size < 0.5
+
+
+def _meets(left: float, right: float) -> bool:
+    return -0.5 < right - left < 1.5
 
 
 class _Styles:
@@ -357,11 +388,12 @@ def _bounds(handle: Any) -> Box | None:
 def _add_path(shapes: _Shapes, place: int, handle: Any, box: Box) -> None:
     fill, stroke = ctypes.c_int(), ctypes.c_int()
     pdfium.FPDFPath_GetDrawMode(handle, fill, stroke)
-    if all(_BULLET[0] < side < _BULLET[1] for side in (box.width, box.height)):
+    thin, long = sorted((box.width, box.height))
+    if _BULLET[0] < thin and long < min(_BULLET[1], 2 * thin):
         shapes.bullets.append(box)
         return
     if fill.value:
-        if box.height <= _THIN and box.width >= _SHORTEST_RULE:
+        if box.height <= _THIN and box.width >= _SHORTEST_BAR:
             shapes.horizontal.append(box)
         elif box.width <= _THIN and box.height >= _SHORTEST_RULE:
             shapes.vertical.append(box)
@@ -407,7 +439,7 @@ def _add_stroke(shapes: _Shapes, first: tuple[float, float], second: tuple[float
         max(first[0], second[0]),
         max(first[1], second[1]),
     )
-    if box.height <= 1 and box.width >= _SHORTEST_RULE:
+    if box.height <= 1 and box.width >= _SHORTEST_BAR:
         shapes.horizontal.append(box)
     elif box.width <= 1 and box.height >= _SHORTEST_RULE:
         shapes.vertical.append(box)

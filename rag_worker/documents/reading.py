@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from langchain_core.documents import Document
+from typing import TYPE_CHECKING, Any
 
 import rag_worker
 from rag_worker.documents.limits import Limits
 from rag_worker.documents.ocr import INSTALL, RecognisedWord, languages
 from rag_worker.documents.scanning import SUFFIXES
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class FileText:
         problem: a sentence for staff, when the file or a part of it could not be read.
     """
 
-    documents: list[Document]
+    documents: list["Document"]
     pages: int | None = None
     problem: str | None = None
 
@@ -44,6 +45,9 @@ def read_file(
     Scanned pages are given to ``recognise``. Never raises for what the file holds: an unreadable
     file is one with a ``problem``.
     """
+    # The child imports this package, too, and starts in a fraction of the time without it.
+    from langchain_core.documents import Document  # noqa: PLC0415
+
     if refusal := _refusal(path, limits):
         return FileText([], problem=refusal)
     answer = _ask_child(path, name, limits)

@@ -5,9 +5,8 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from langchain_core.documents import Document
-
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.exponents import with_exponents
 
 PATH_SEPARATOR = " › "
 _LONGEST_HEADING = 200
@@ -17,7 +16,7 @@ _MATHEMATICAL_LETTERS = re.compile("[\U0001d400-\U0001d7ff\ufb00-\ufb06]")
 # that turn the direction of writing, variants, and the tags that hide instructions for models.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufdd0-\ufdef\ufff0-\ufffb"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _LINE_ENDS = re.compile("\r\n?|[\x85\u2028\u2029]")
@@ -25,23 +24,31 @@ _LINE_ENDS = re.compile("\r\n?|[\x85\u2028\u2029]")
 
 def clean(text: str) -> str:
     """``text`` with ordinary letters and without invisible characters."""
-    text = _LINE_ENDS.sub("\n", text).replace("\u00a0", " ").replace("\u00ad", "")
+    text = _LINE_ENDS.sub("\n", with_exponents(text)).replace("\u00a0", " ").replace("\u00ad", "")
     text = _MATHEMATICAL_LETTERS.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     return _INVISIBLE.sub("", unicodedata.normalize("NFC", text))
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A text, and where it stands."""
+
+    text: str
+    metadata: dict[str, str | int | None]
+
+
 @dataclass
 class Sections:
-    """Collects paragraphs and makes a Document of each run under one heading on one page.
+    """Collects paragraphs and makes a `Section` of each run under one heading on one page.
 
-    The metadata of a Document are ``file``, ``page``, ``slide`` and ``heading`` (the path, joined
+    Its metadata are ``file``, ``page``, ``slide`` and ``heading`` (the path, joined
     by `` › ``); what a format does not have is None. Paragraphs are separated by an empty line.
     A heading with nothing below it is a text of its own, under the headings above it.
     """
 
     file: str
     max_characters: int
-    _documents: list[Document] = field(default_factory=list)
+    _sections: list[Section] = field(default_factory=list)
     _paragraphs: list[str] = field(default_factory=list)
     _headings: dict[int, str] = field(default_factory=dict)
     _page: int | None = None
@@ -100,11 +107,11 @@ class Sections:
         self._characters -= sum(map(len, lines))
         self.paragraph("\n".join(lines))
 
-    def documents(self) -> list[Document]:
+    def all(self) -> list[Section]:
         """Everything that was added, in order."""
         self._end_section()
         self._keep_bare_heading()
-        return self._documents
+        return self._sections
 
     def _count(self, text: str) -> None:
         self._characters += len(text)
@@ -131,4 +138,4 @@ class Sections:
     ) -> None:
         path = PATH_SEPARATOR.join(title for _, title in sorted(headings.items()))
         metadata = {"file": self.file, "page": page, "slide": slide, "heading": path or None}
-        self._documents.append(Document(page_content=text, metadata=metadata))
+        self._sections.append(Section(text, metadata))

@@ -9,6 +9,7 @@ from typing import Any
 from rag_worker.documents.archive import Archive
 from rag_worker.documents.drawing import chart_rows, diagram_texts, link_text
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
 from rag_worker.documents.sections import Sections
 
@@ -204,9 +205,11 @@ class _Slide:
             return text
         if 0 < _int(properties, "sz") <= _SMALLEST:
             return ""
-        raised = _int(properties, "baseline")
-        if raised and text.strip():
-            text = f"{'^' if raised > 0 else '_'}{text}"
+        rise = _int(properties, "baseline")
+        if rise > 0:
+            text = raised(text)
+        elif rise and text.strip():
+            text = f"_{text}"
         link = properties.find(f"{_A}hlinkClick")
         if link is None:
             return text

@@ -1,7 +1,6 @@
 """Word documents: text as the reader of the printed page sees it."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 from rag_worker.documents.archive import Archive
 from rag_worker.documents.drawing import chart_rows, diagram_texts, link_text
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
+from rag_worker.documents.looks import FakeHeadings, Look
 from rag_worker.documents.numbering import Numbering
 from rag_worker.documents.sections import Sections
 
@@ -28,15 +29,9 @@ _UNREAD = {
     f"{_MC}Fallback",
 }
 _BREAKS = {f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}tab": " ", f"{_W}noBreakHyphen": "-"}
-_SMALLEST = 4
-"""Half points: text of two points or less is there to be hidden."""
 _WHITE = {"ffffff", "fffffe"}
 _LONG_CELL = 1000
 """A cell with more characters holds a part of the document: the table is there for the layout."""
-_FAKE_HEADING = 10
-"""The levels below those that headings by style have."""
-_MOST_WORDS = 12
-_LARGER = 1.15
 _LINK_FIELD = re.compile(r'\s*HYPERLINK\s+"([^"]+)"')
 _PAGE_FIELD = re.compile(r"\s*(PAGE|NUMPAGES|SECTIONPAGES)\b")
 # The letters of the font Symbol, in the order of the Latin keys.
@@ -54,25 +49,12 @@ def load_docx(path: Path, sections: Sections) -> int | None:
     return _WordReader(Archive(path), sections).read()
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """How a run of text looks."""
-
-    bold: bool = False
-    capitals: bool = False
-    underlined: bool = False
-    hidden: bool = False
-    white: bool = False
-    shaded: bool = False
-    size: int = 22  # half points
-
-
 @dataclass(slots=True)
 class _Paragraph:
     """A paragraph's text with what tells a heading from it."""
 
     text: str = ""
-    looks: list[tuple[str, _Look]] = field(default_factory=list)
+    looks: list[tuple[str, Look]] = field(default_factory=list)
     boxes: list[Any] = field(default_factory=list)
     pages_before: int = 0  # page breaks before its first letter
     pages_inside: int = 0
@@ -102,7 +84,7 @@ class _WordReader:
         defaults = (
             styles.find(f"{_W}docDefaults/{_W}rPrDefault/{_W}rPr") if styles is not None else None
         )
-        self._default_look = _with(_Look(size=20), defaults)
+        self._default_look = _with(Look(size=10), defaults)
         self._default_style = next(
             (
                 key
@@ -112,7 +94,7 @@ class _WordReader:
             ),
             "",
         )
-        self._looks: dict[str, _Look] = {}
+        self._looks: dict[str, Look] = {}
         self._levels: dict[str, int | None] = {}
         self._numbering = Numbering(self._archive.xml(self._parts.get("numbering", "")), _W)
         self._notes = {
@@ -121,9 +103,9 @@ class _WordReader:
             if (root := self._archive.xml(self._parts.get(kind, ""))) is not None
         }
         self._cells: dict[Any, str] = {}
+        self._paragraphs: dict[Any, _Paragraph] = {}
         self._page: int | None = None
-        self._body_look = _Look()
-        self._ranks: list[tuple[int, bool, bool, bool]] = []
+        self._fake_headings = FakeHeadings([])
 
     def read(self) -> int | None:
         """Add the whole text to the sections."""
@@ -131,7 +113,8 @@ class _WordReader:
         if body is None:
             raise DocumentError("It is not a Word document: save it as .docx.")
         pages = self._pages(body)
-        self._look_around(body)
+        paragraphs = [self._paragraph(block) for block in _blocks(body) if block.tag == f"{_W}p"]
+        self._fake_headings = FakeHeadings([(one.text, one.looks) for one in paragraphs])
         if pages:
             self._page = 1
             self._sections.page(1)
@@ -184,54 +167,6 @@ class _WordReader:
                 for cells in self._rows(block):
                     yield " | ".join(map(self._cell, cells))
 
-    def _look_around(self, body: Any) -> None:
-        """Find out how ordinary text looks, and which looks headings without a style have."""
-        sizes: Counter[int] = Counter()
-        bold: Counter[bool] = Counter()
-        capitals: Counter[bool] = Counter()
-        paragraphs = []
-        for block in _blocks(body):
-            if block.tag == f"{_W}p":
-                paragraph = self._paragraph(block)
-                paragraphs.append(paragraph)
-                for text, look in paragraph.looks:
-                    sizes[look.size] += len(text)
-                    bold[look.bold] += len(text)
-                    capitals[look.capitals or text.isupper()] += len(text)
-        if sizes:
-            self._body_look = _Look(
-                size=sizes.most_common(1)[0][0],
-                bold=bold[True] > bold[False],
-                capitals=capitals[True] > capitals[False],
-            )
-        ranks = {self._rank(paragraph) for paragraph in paragraphs} - {None}
-        self._ranks = sorted((rank for rank in ranks if rank), reverse=True)
-
-    def _rank(self, paragraph: _Paragraph) -> tuple[int, bool, bool, bool] | None:
-        """The look of a heading that has no heading style: short, alone, and set off."""
-        text = paragraph.text
-        words = text.split()
-        if (
-            not 1 <= len(words) <= _MOST_WORDS
-            or len(text) > 100
-            or "\n" in text
-            or text.endswith((".", ",", ";", "!"))
-            or "@" in text
-            or re.search(r":\s*\S", text)  # "Office: 3.14" is a line of data
-            or sum(map(str.isalpha, text)) < max(3, len(text) / 2)
-        ):
-            return None
-        looks = [look for run, look in paragraph.looks if run.strip(" :\t")]
-        body = self._body_look
-        size = min((look.size for look in looks), default=0)
-        larger = size if size > body.size * _LARGER else 0
-        bold = not body.bold and all(look.bold for look in looks)
-        capitals = not body.capitals and (text.isupper() or all(look.capitals for look in looks))
-        underlined = all(look.underlined for look in looks)
-        if not looks or not (larger or bold or underlined or (capitals and len(text) > 3)):
-            return None
-        return larger, capitals, bold, underlined
-
     def _blocks(self, element: Any) -> None:
         for block in _blocks(element):
             if block.tag == f"{_W}p":
@@ -248,9 +183,8 @@ class _WordReader:
             return  # a line of the table of contents
         level = self._level(element)
         text = self._numbered(element, paragraph.text)
-        listed = text.startswith("- ")
-        if level is None and not listed and (rank := self._rank(paragraph)) in self._ranks:
-            level = _FAKE_HEADING + self._ranks.index(rank) if rank else None
+        if level is None and not text.startswith("- "):
+            level = self._fake_headings.level(paragraph.text, paragraph.looks)
         if level is not None:
             self._sections.heading(level, text)
         else:
@@ -320,7 +254,9 @@ class _WordReader:
             yield cells
 
     def _paragraph(self, element: Any) -> _Paragraph:
-        paragraph = _Paragraph()
+        if element in self._paragraphs:
+            return self._paragraphs[element]
+        paragraph = self._paragraphs[element] = _Paragraph()
         parts: list[str] = []
         style = self._style_look(self._style_of(element))
         shaded = any(
@@ -331,7 +267,7 @@ class _WordReader:
         return paragraph
 
     def _runs(  # noqa: PLR0912 - a case an element
-        self, element: Any, look: _Look, paragraph: _Paragraph, parts: list[str], fields: list[str]
+        self, element: Any, look: Look, paragraph: _Paragraph, parts: list[str], fields: list[str]
     ) -> None:
         for child in element:
             tag = child.tag
@@ -343,7 +279,7 @@ class _WordReader:
                 continue
             elif tag == f"{_W}r":
                 run = self._run_look(child, look)
-                if not (run.hidden or (run.white and not run.shaded) or run.size <= _SMALLEST):
+                if run.is_seen:
                     self._runs(child, run, paragraph, parts, fields)
             elif tag == f"{_W}lastRenderedPageBreak":
                 if "".join(parts).strip():
@@ -360,7 +296,7 @@ class _WordReader:
             elif tag == f"{_W}fldSimple" and _PAGE_FIELD.match(child.get(f"{_W}instr", "")):
                 continue
             elif text := self._text(child, fields):
-                parts.append(text)
+                parts.append(raised(text) if look.raised and tag == f"{_W}t" else text)
                 paragraph.looks.append((text, look))
             elif tag not in _BREAKS:
                 self._runs(child, look, paragraph, parts, fields)
@@ -397,7 +333,7 @@ class _WordReader:
             style = based_on.get(f"{_W}val", "") if based_on is not None else ""
         return chain
 
-    def _style_look(self, style: str) -> _Look:
+    def _style_look(self, style: str) -> Look:
         if style not in self._looks:
             look = self._default_look
             for element in reversed(self._chain(style)):
@@ -405,7 +341,7 @@ class _WordReader:
             self._looks[style] = look
         return self._looks[style]
 
-    def _run_look(self, run: Any, look: _Look) -> _Look:
+    def _run_look(self, run: Any, look: Look) -> Look:
         properties = run.find(f"{_W}rPr")
         if properties is None:
             return look
@@ -476,7 +412,7 @@ def _children(element: Any, tag: str) -> Iterator[Any]:
             yield from _children(child, tag)
 
 
-def _with(look: _Look, properties: Any) -> _Look:
+def _with(look: Look, properties: Any) -> Look:
     """``look`` as run properties change it."""
     for child in properties if properties is not None else ():
         value = child.get(f"{_W}val", "")
@@ -487,6 +423,8 @@ def _with(look: _Look, properties: Any) -> _Look:
                 look = replace(look, capitals=_on(child))
             case "u":
                 look = replace(look, underlined=_on(child))
+            case "vertAlign":
+                look = replace(look, raised=value == "superscript")
             case "vanish":
                 look = replace(look, hidden=_on(child))
             case "color":
@@ -495,7 +433,7 @@ def _with(look: _Look, properties: Any) -> _Look:
                 fill = child.get(f"{_W}fill", value).lower()
                 look = replace(look, shaded=fill not in {"auto", "none", "white", *_WHITE})
             case "sz" if value.isdecimal():
-                look = replace(look, size=int(value))
+                look = replace(look, size=int(value) / 2)
     return look
 
 

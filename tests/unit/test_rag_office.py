@@ -349,3 +349,78 @@ def test_strict_open_xml_is_read(tmp_path: Path) -> None:
             "</w:body></w:document>",
         )
     assert text_of(read(path)) == "La asistencia es obligatoria."
+
+
+def test_exponents_stay_exponents_and_ordinals_ordinals(tmp_path: Path) -> None:
+    def run(text: str, alignment: str = "baseline") -> str:
+        look = f'<w:rPr><w:vertAlign w:val="{alignment}"/></w:rPr>'
+        return f'<w:r>{look}<w:t xml:space="preserve">{text}</w:t></w:r>'
+
+    pieces = ("yotta: 10", "24", ", yocto: 10", "-", "24", "; la 1", "a", " ley de Newton", "3")
+    runs = "".join(
+        run(piece, "superscript" if piece in ("24", "-", "a", "3") else "baseline")
+        for piece in pieces
+    )
+    body = f"<w:p>{runs}</w:p><w:tbl><w:tr><w:tc><w:p>{run('10')}{run('21', 'superscript')}"
+    body += f"</w:p></w:tc><w:tc>{paragraph('zetta')}</w:tc></w:tr></w:tbl>"
+    assert text_of(word(tmp_path, body)) == (
+        "yotta: 10^24, yocto: 10^-24; la 1a ley de Newton 3\n\n10^21 | zetta"
+    )
+
+
+def test_opendocument_headings_without_a_style_and_exponents(tmp_path: Path) -> None:
+    names = "office text style table"
+    namespaces = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in names.split()
+    )
+    namespaces += ' xmlns:fo="urn:oasis:names:tc:opendocument:xmlns:xsl-fo-compatible:1.0"'
+    styles = "".join(
+        f'<style:style style:name="{name}" style:parent-style-name="{parent}">'
+        f"<style:text-properties {properties}/></style:style>"
+        for name, parent, properties in (
+            ("Bold", "", 'fo:font-weight="bold"'),
+            ("Large", "Bold", 'fo:font-size="150%"'),
+            ("Up", "", 'style:text-position="super 58%"'),
+        )
+    )
+    paragraphs = (
+        '<text:p text:style-name="Large">Unidad 1</text:p>'
+        '<text:p><text:span text:style-name="Bold">Evaluación</text:span></text:p>'
+        f"<text:p>{BODY}</text:p>"
+        '<text:p><text:span text:style-name="Bold">Nota:</text:span> un mol son 6 × 10'
+        '<text:span text:style-name="Up">23</text:span> partículas.</text:p>'
+        '<text:list><text:list-item><text:p text:style-name="Bold">Puntos</text:p>'
+        "</text:list-item></text:list>"
+    )
+    with zipfile.ZipFile(tmp_path / "a.odt", "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.text")
+        archive.writestr(
+            "content.xml",
+            f"<office:document-content {namespaces}><office:automatic-styles>{styles}"
+            f"</office:automatic-styles><office:body><office:text>{paragraphs}</office:text>"
+            "</office:body></office:document-content>",
+        )
+    (document,) = read(tmp_path / "a.odt").documents
+    assert document.metadata["heading"] == "Unidad 1 › Evaluación"
+    assert document.page_content == (
+        f"{BODY.strip()}\n\nNota: un mol son 6 × 10^23 partículas.\n\n- Puntos"
+    )
+
+
+def test_exponents_on_slides_are_kept(tmp_path: Path) -> None:
+    presentation = pptx.Presentation()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[6])
+    box = slide.shapes.add_textbox(Inches(1), Inches(1), Inches(3), Inches(1))
+    line = box.text_frame.paragraphs[0]
+    for text, baseline in (
+        ("F = 10", 0),
+        ("-", 30000),
+        ("3", 30000),
+        (" N, la 2", 0),
+        ("a", 30000),
+    ):
+        run = line.add_run()
+        run.text = text
+        run.font._element.set("baseline", str(baseline))
+    presentation.save(str(tmp_path / "powers.pptx"))
+    assert text_of(read(tmp_path / "powers.pptx")) == "F = 10^-3 N, la 2a"

