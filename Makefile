@@ -5,7 +5,7 @@ BIN := .venv/bin
 DATA ?= var
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test install-dev lint lock bench clean
+.PHONY: help up install test install-dev test-servers lint lock bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -20,6 +20,9 @@ install-dev: .venv/dev.done ## The same, with what tests and checks need
 test: install-dev ## Run the tests
 	@scripts/install-browser
 	@$(BIN)/python -m pytest
+
+test-servers: ## Build Ollama and FerretDB for the tests, once (needs a C++ compiler)
+	@scripts/build-test-servers
 
 lint: install-dev ## Style, types, the import contract, known vulnerabilities
 	$(BIN)/ruff check .

@@ -22,13 +22,27 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from core import security
 from core.settings import Settings, SettingsError
 
 TEMPORARY_PASSWORD_LIFETIME = timedelta(minutes=30)
+
+_DEADLOCK_ATTEMPTS = 5
+_MYSQL_DEADLOCK = 1213
+
+_MYSQL_OPTIONS = {
+    "charset": "utf8mb4",
+    # Refuse what does not fit, instead of storing a part of it.
+    "sql_mode": "TRADITIONAL",
+    # Seconds. A server that hangs must not hold a thread for ever.
+    "connect_timeout": "5",
+    "read_timeout": "30",
+    "write_timeout": "30",
+}
+"""What PyMySQL is told unless DATABASE_URL says otherwise."""
 
 
 class EmailTakenError(Exception):
@@ -50,7 +64,8 @@ def normal_form(text: str) -> str:
 
 def _exact(length: int) -> String:
     # MySQL compares text without case and accents unless the column says otherwise.
-    return String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
+    exact = mysql.VARCHAR(length, collation="utf8mb4_bin")
+    return String(length).with_variant(exact, "mysql", "mariadb")
 
 
 class Base(DeclarativeBase):
@@ -113,7 +128,6 @@ def _database_url(settings: Settings) -> URL:
         host=settings.db_host,
         port=settings.db_port,
         database=settings.db_name,
-        query={"charset": "utf8mb4"},
     )
 
 
@@ -136,7 +150,13 @@ def create_user_engine(settings: Settings) -> Engine:
         ) from None
     if url.get_backend_name() != "sqlite":
         return create_engine(
-            url, pool_pre_ping=True, pool_recycle=1800, pool_timeout=10, hide_parameters=True
+            url.update_query_dict({**_MYSQL_OPTIONS, **url.query}),
+            # As bytes: PyMySQL would encode it as Latin-1, and MySQL compares UTF-8.
+            connect_args={"password": (url.password or "").encode()},
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            pool_timeout=10,
+            hide_parameters=True,
         )
     engine = create_engine(url, connect_args={"timeout": 10}, hide_parameters=True)
 
@@ -176,8 +196,7 @@ class UserRepository:
             created=_now(),
         )
         try:
-            with self._sessions.begin() as session:
-                session.add(user)
+            self._insert(user)
         except IntegrityError:
             # Ask which one it was, instead of before: between a question and an insert
             # somebody else may have taken it.
@@ -187,6 +206,19 @@ class UserRepository:
                 raise UsernameTakenError from None
             raise
         return user
+
+    def _insert(self, row: Base) -> None:
+        for attempts_left in reversed(range(_DEADLOCK_ATTEMPTS)):
+            try:
+                with self._sessions.begin() as session:
+                    session.add(row)
+            except OperationalError as error:
+                # Two that wait for the same name: when the one that holds it gives up, MySQL
+                # grants it to neither and ends one of them.
+                if not _is_deadlock(error) or not attempts_left:
+                    raise
+            else:
+                return
 
     def get(self, user_id: int) -> User | None:
         """The user with this id."""
@@ -201,9 +233,12 @@ class UserRepository:
         except UnicodeEncodeError:
             return None  # Half a character: no database stores it, so nobody is called that.
         with self._sessions() as session:
-            return session.scalar(
+            user = session.scalar(
                 select(User).where(or_(User.username_normal == normal, User.email_normal == normal))
             )
+        # MySQL takes no notice of spaces at the end.
+        is_exact = user is not None and normal in (user.username_normal, user.email_normal)
+        return user if is_exact else None
 
     def all(self) -> list[User]:
         """Every user, by id."""
@@ -325,12 +360,9 @@ class UserRepository:
         """
         token = security.create_worker_token()
         try:
-            with self._sessions.begin() as session:
-                session.add(
-                    WorkerToken(
-                        name=name, token_hash=security.hash_worker_token(token), created=_now()
-                    )
-                )
+            self._insert(
+                WorkerToken(name=name, token_hash=security.hash_worker_token(token), created=_now())
+            )
         except IntegrityError:
             raise UsernameTakenError from None
         return token
@@ -362,6 +394,10 @@ class UserRepository:
         """Return when the database answers."""
         with self._sessions() as session:
             session.execute(select(1))
+
+
+def _is_deadlock(error: OperationalError) -> bool:
+    return error.orig is not None and error.orig.args[:1] == (_MYSQL_DEADLOCK,)
 
 
 def _now() -> datetime:

@@ -1,7 +1,9 @@
 """Fixtures that more than one ring of tests uses."""
 
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,11 @@ from pymongo.asynchronous.database import AsyncDatabase
 from core.mongo import connect
 from core.settings import Settings
 from tests import servers
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the tests as Ctrl-C does: with the servers that they have started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +32,31 @@ def secantusdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real secantusdb for the whole session; use a database name of your own in it."""
     with servers.secantusdb(tmp_path_factory.mktemp("secantusdb")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def ferretdb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real FerretDB for the whole session; use a database name of your own in it."""
+    with servers.ferretdb(tmp_path_factory.mktemp("ferretdb")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MariaDB]:
+    """A real MariaDB for the whole session; use a database of your own in it."""
+    with servers.mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def users_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database for users, on each kind of server."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'users.db'}"
+        return
+    server: servers.MariaDB = request.getfixturevalue("mariadb")
+    with server.database() as name:
+        yield server.url(name)
 
 
 @pytest.fixture

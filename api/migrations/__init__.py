@@ -8,7 +8,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-LOCK_SECONDS = 60
+LOCK_SECONDS = 20
+"""Less than a connection waits for a reply."""
 _LOCK = "consulta_migrations"
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from mailer.errors import DeliveryError, ServerError, TemporaryError, UndeliverableError
 from mailer.sender import Account, Sender
-from tests.integration.mail_servers import DROP, Script, certificate, smtp_server
+from tests.integration.mail_servers import DROP, Script, smtp_server
 from tests.servers import free_port
+from tests.servers.certificates import certificate
 
 ACCOUNT = Account(
     server="127.0.0.1",

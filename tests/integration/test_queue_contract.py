@@ -14,16 +14,20 @@ from core.mongo import connect
 from core.outbox import MAIL_LEASE_SECONDS
 from core.questions import (
     Answer,
+    Exchange,
     IdempotencyConflictError,
     Outcome,
     Question,
     QuestionQueue,
     QuestionState,
+    Rating,
     RetryPolicy,
     Source,
+    Thread,
     TooManyWaitingError,
 )
 from core.settings import Settings
+from core.suppressions import Suppressions
 
 LEASE = 60.0
 ANSWER = Answer(
@@ -53,7 +57,7 @@ class Hand:
         self.now += timedelta(seconds=seconds)
 
 
-@pytest.fixture(params=["nx_url", "secantusdb_url"])
+@pytest.fixture(params=["nx_url", "secantusdb_url", "ferretdb_url"])
 async def store(
     request: pytest.FixtureRequest, database_name: str
 ) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
@@ -499,3 +503,88 @@ async def test_lost_counter_goes_on_after_the_highest_number(
         await ask(queue)
     await store["counters"].delete_many({})
     assert (await ask(queue)).id == 12
+
+
+THREAD = Thread("<a.1@uni.test>", "[CONSULTA] ¿Cuándo?", ("<0@uni.test>",))
+
+
+async def test_question_that_came_by_mail_keeps_its_thread_and_what_it_follows_up(
+    queue: QuestionQueue,
+) -> None:
+    await queue.enqueue(input="¿Cuándo?", email="ana@uni.test", user_id=1, thread=THREAD)
+    first = await queue.claim()
+    assert first is not None
+    assert first.thread == THREAD
+    assert first.earlier is None
+    assert await queue.complete(first.id, first.claims, ANSWER)
+    answered = await queue.one(first.id)
+    await queue.enqueue(input="¿Y a qué hora?", email="ana@uni.test", user_id=1, follows=answered)
+    second = await queue.claim()
+    assert second is not None
+    assert second.thread is None
+    assert second.follows == first.id
+    assert second.earlier == Exchange("¿Cuándo?", ANSWER.text)
+
+
+async def test_rating_is_kept_with_an_answer_and_the_last_word_counts(
+    queue: QuestionQueue,
+) -> None:
+    await queue.enqueue(input="¿Cuándo?", email="ana@uni.test", user_id=1)
+    question = await queue.claim()
+    assert question is not None
+    assert not await queue.rate(question.id, Rating.HELPED)
+    await queue.complete(question.id, question.claims, ANSWER)
+    assert await queue.rate(question.id, Rating.HELPED)
+    assert await queue.rate(question.id, Rating.ASK_STAFF)
+    rated = await queue.one(question.id)
+    assert rated is not None
+    assert rated.rating is Rating.ASK_STAFF
+    assert not await queue.rate(question.id + 1, Rating.HELPED)
+
+
+async def test_mail_with_a_key_is_stored_once_even_at_the_same_time(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    mails = AccountMails(store, clock=clock)
+    # As a version before there were keys left it.
+    await store["mails"].insert_many([{"_id": -2, "number": -2}, {"_id": -1, "number": -1}])
+    await mails.create_indexes()
+
+    async def enqueue(key: str | None) -> int | None:
+        return await mails.enqueue(
+            MailKind.ACKNOWLEDGEMENT,
+            email="ana@uni.test",
+            language="es",
+            values={"place": "1"},
+            dedupe=key,
+            thread=THREAD,
+        )
+
+    numbers = await asyncio.gather(*(enqueue("question 1") for _ in range(8)))
+    assert len([number for number in numbers if number is not None]) == 1
+    assert await enqueue("question 1") is None
+    assert await enqueue(None) is not None
+    assert await enqueue(None) is not None
+    mail = await mails.claim()
+    assert mail is not None
+    assert mail.kind is MailKind.ACKNOWLEDGEMENT
+    assert mail.thread == THREAD
+    day = timedelta(days=1)
+    assert await mails.was_written_within("ana@uni.test", MailKind.ACKNOWLEDGEMENT, day)
+    assert not await mails.was_written_within("ana@uni.test", MailKind.NOT_ACCEPTED, day)
+    assert not await mails.was_written_within("eva@uni.test", MailKind.ACKNOWLEDGEMENT, day)
+    clock.move(day.total_seconds())
+    assert not await mails.was_written_within("ana@uni.test", MailKind.ACKNOWLEDGEMENT, day)
+
+
+async def test_suppressed_address_keeps_its_first_reason_until_it_is_confirmed_again(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    suppressions = Suppressions(store, clock=clock)
+    assert await suppressions.add("Ana@uni.test", "5.1.1 unknown user")
+    assert not await suppressions.add("ana@UNI.test", "5.2.2 mailbox full")
+    assert await suppressions.reason("ana@uni.test") == "5.1.1 unknown user"
+    assert await suppressions.reason("eva@uni.test") is None
+    assert await suppressions.remove("ana@uni.test")
+    assert not await suppressions.remove("ana@uni.test")
+    assert await suppressions.reason("ana@uni.test") is None

@@ -406,11 +406,17 @@ class QueueMachine(RuleBasedStateMachine):
         self.do(self.client.drop_database(self.name))
 
 
-def test_the_queue_keeps_its_promises_in_any_order_of_events(nx_url: str) -> None:
+@pytest.mark.parametrize(
+    ("server", "examples"), [("nx_url", 100), ("secantusdb_url", 15), ("ferretdb_url", 15)]
+)
+def test_the_queue_keeps_its_promises_in_any_order_of_events(
+    request: pytest.FixtureRequest, server: str, examples: int
+) -> None:
+    url = request.getfixturevalue(server)
     with asyncio.Runner() as runner:
 
         async def open_client() -> Client:
-            return connect(Settings(mongo_url=nx_url))
+            return connect(Settings(mongo_url=url))
 
         client = runner.run(open_client())
 
@@ -422,7 +428,7 @@ def test_the_queue_keeps_its_promises_in_any_order_of_events(nx_url: str) -> Non
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    max_examples=100,
+                    max_examples=examples,
                     stateful_step_count=50,
                     deadline=None,
                     suppress_health_check=[HealthCheck.too_slow],

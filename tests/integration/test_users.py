@@ -1,4 +1,4 @@
-"""Accounts and workers' tokens on a real SQLite file, among threads and processes."""
+"""Accounts and workers' tokens on a SQLite file and on MariaDB, among threads and processes."""
 
 import subprocess
 import sys
@@ -25,6 +25,7 @@ from core.users import (
     UserRepository,
     create_user_engine,
 )
+from tests.servers import MariaDB
 
 PASSWORD = "tres gatos en el tejado"
 NEW_PASSWORD = "cuatro gatos en el tejado"
@@ -48,14 +49,9 @@ for number in range(10):
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'users.sqlite'}"
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
+def engine(users_url: str) -> Iterator[Engine]:
     """The users' database as the API makes it."""
-    engine = create_user_engine(Settings(database_url=url))
+    engine = create_user_engine(Settings(database_url=users_url))
     migrate(engine)
     yield engine
     engine.dispose()
@@ -69,6 +65,15 @@ def users(engine: Engine) -> UserRepository:
 @pytest.fixture
 def ana(users: UserRepository) -> User:
     return users.register(email="ana@example.edu", username="ana", password=PASSWORD)
+
+
+@pytest.fixture
+def stored(request: pytest.FixtureRequest, users_url: str) -> Callable[[], bytes]:
+    """What reads all that the database has on disk."""
+    if users_url.startswith("sqlite"):
+        return Path(users_url.removeprefix("sqlite:///")).read_bytes
+    server: MariaDB = request.getfixturevalue("mariadb")
+    return server.stored
 
 
 def change(engine: Engine, user: User, **values: Any) -> None:
@@ -168,11 +173,11 @@ def test_of_many_simultaneous_registrations_one_succeeds(users: UserRepository) 
 
 
 def test_two_processes_never_register_the_same_student_twice(
-    users: UserRepository, url: str
+    users: UserRepository, users_url: str
 ) -> None:
     twins = [
         subprocess.Popen(
-            [sys.executable, "-c", TWIN, url],
+            [sys.executable, "-c", TWIN, users_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -206,9 +211,11 @@ def test_password_opens_with_name_or_address_and_no_other_does(
         assert users.authenticate("ana", wrong) is None
 
 
-def test_password_is_not_stored_as_it_is(users: UserRepository, ana: User, url: str) -> None:
+def test_password_is_not_stored_as_it_is(
+    users: UserRepository, ana: User, stored: Callable[[], bytes]
+) -> None:
     users.issue_temporary_password("ana@example.edu")
-    content = Path(url.removeprefix("sqlite:///")).read_bytes()
+    content = stored()
     assert b"ana@example.edu" in content
     assert PASSWORD.encode() not in content
 
@@ -392,12 +399,12 @@ def test_disabled_account_is_kept_out_and_its_tokens_end(users: UserRepository, 
 
 
 def test_worker_token_is_shown_once_and_works_until_it_is_revoked(
-    users: UserRepository, url: str
+    users: UserRepository, stored: Callable[[], bytes]
 ) -> None:
     token = users.create_worker_token("graphics-card")
     assert users.find_worker(token) == "graphics-card"
     assert [worker.name for worker in users.worker_tokens()] == ["graphics-card"]
-    assert token.encode() not in Path(url.removeprefix("sqlite:///")).read_bytes()
+    assert token.encode() not in stored()
     assert users.revoke_worker_token("graphics-card")
     assert users.find_worker(token) is None
     assert not users.revoke_worker_token("graphics-card")
@@ -426,6 +433,7 @@ def test_database_that_is_away_is_an_operational_error(tmp_path: Path) -> None:
     engine.dispose()
 
 
+@pytest.mark.parametrize("users_url", ["sqlite"], indirect=True)
 def test_users_file_keeps_its_rollback_journal(engine: Engine) -> None:
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"

@@ -9,7 +9,8 @@ down_revision = None
 
 
 def _exact(length: int) -> sa.String:
-    return sa.String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), "mysql")
+    exact = mysql.VARCHAR(length, collation="utf8mb4_bin")
+    return sa.String(length).with_variant(exact, "mysql", "mariadb")
 
 
 def upgrade() -> None:
@@ -42,6 +43,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
-    op.drop_table("worker_tokens")
-    op.drop_table("users")
+    """Drop the tables that an interrupted attempt has left."""
+    op.drop_table("worker_tokens", if_exists=True)
+    op.drop_table("users", if_exists=True)
