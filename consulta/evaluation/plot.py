@@ -83,7 +83,9 @@ def _recall(axes: "Axes", measured: Mapping[str, Measured]) -> None:
         heights = [100 * metrics.mean([metrics.recall(r, cut) for r in ranks]) for cut in cuts]
         offset = (number - (len(systems) - 1) / 2) * width
         at = [_CUTS.index(cut) + offset for cut in cuts]
-        label = TITLES[system] if system != NAIVE else f"{TITLES[system]} ({len(ranks)} questions)"
+        label = TITLES[system]
+        if system == NAIVE:
+            label += f" ({len(measured[system])} questions)"
         bars = axes.bar(at, heights, width * 0.92, color=_COLOURS[system], label=label)
         # Three digits: 99.6 is not 100.
         axes.bar_label(bars, [f"{height:.3g}" for height in heights], padding=2, fontsize=8)
@@ -191,7 +193,7 @@ def _seconds(axes: "Axes", measured: Measured) -> None:
         )
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    axes.set_xlabel("seconds of search and model")
+    axes.set_xlabel("seconds, of search and of the model where it was asked")
     axes.set_ylabel("questions")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(first, last)

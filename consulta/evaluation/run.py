@@ -27,9 +27,11 @@ from consulta.evaluation.records import (
     fingerprint,
     program_hash,
 )
+from core.clock import system_clock
 from core.questions import Outcome, Source
 from core.settings import Settings
 from rag_worker.answering import Answerer
+from rag_worker.dates import asks_for_next
 from rag_worker.generation import Generation
 from rag_worker.language import question_language
 from rag_worker.models import Completion, LanguageModel, ModelAwayError
@@ -100,6 +102,13 @@ class Plan:
         return cls(planned)
 
 
+def _day(bench: Bench, question: EvaluationQuestion) -> str | None:
+    """The day that the answer holds for; None where it does not depend on it."""
+    if not asks_for_next(question.question):
+        return None
+    return f"{system_clock().astimezone(ZoneInfo(bench.settings.course_timezone)):%Y-%m-%d}"
+
+
 def sample(questions: Sequence[EvaluationQuestion], most: int) -> list[EvaluationQuestion]:
     """At most so many questions, at random but always the same ones, in the file's order."""
     if len(questions) <= most:
@@ -126,7 +135,7 @@ async def measure(
     for system, questions in plan.questions.items():
         results = measured[system] = []
         for question in questions:
-            key = fingerprint(context, system, question.content_hash)
+            key = fingerprint(context, system, question.content_hash, _day(bench, question))
             record = store.get(key)
             is_new = record is None
             if record is None:
