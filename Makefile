@@ -19,7 +19,7 @@ install-dev: .venv/dev.done ## The same, with what tests and checks need
 
 test: install-dev ## Run the tests
 	@scripts/install-browser
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-servers: ## Build Ollama and FerretDB for the tests, once (needs a C++ compiler)
 	@scripts/build-test-servers
