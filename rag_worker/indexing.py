@@ -189,7 +189,11 @@ class _Indexing:
     def run(self) -> IndexReport:
         snapshot = take_snapshot(self.folder)
         present = self._present()
-        if present and manifest_snapshot(present[1]) == snapshot:
+        if (
+            present
+            and manifest_snapshot(present[1]) == snapshot
+            and not self._may_do_better(present[1])
+        ):
             return self._unchanged(present[1])
         files, passages, keys = self._read(snapshot, present[1] if present else None)
         manifest = Manifest(FORMAT, content_settings(self.settings), tuple(files))
@@ -209,7 +213,9 @@ class _Indexing:
         background = {language: self._background(language) for language in LANGUAGES}
         publish_generation(self.location, manifest, passages, matrix, background)
         hashes = texts.keys() | {questions_hash(language) for language in LANGUAGES}
-        self.cache.keep_only(keys, self.settings.embedding_model, hashes)
+        # What a file was read as before is needed again once it can be read.
+        if keys is not None:
+            self.cache.keep_only(keys, self.settings.embedding_model, hashes)
         self.progress(Progress("storing", len(passages), len(passages)))
         embedded = sum(any(key in new for key, _ in pairs) for pairs in windows)
         return IndexReport(
@@ -240,9 +246,10 @@ class _Indexing:
 
     def _read(
         self, snapshot: Snapshot, present: Manifest | None
-    ) -> tuple[list[IndexedFile], list[Passage], list[str]]:
+    ) -> tuple[list[IndexedFile], list[Passage], list[str] | None]:
+        """The files, their passages, and the keys of all readings unless one failed for now."""
         known = {file.file: file for file in present.files} if present else {}
-        files, passages, keys = [], [], []
+        files, passages, keys, is_complete = [], [], [], True
         for number, (name, size, mtime_ns) in enumerate(snapshot):
             self.progress(Progress("reading", number, len(snapshot), name))
             before = known.get(name)
@@ -255,7 +262,10 @@ class _Indexing:
             reading = self.cache.reading(key)
             if reading is None:
                 reading = self._reading(file, Progress("reading", number, len(snapshot), name))
-                self.cache.store_reading(key, reading)
+                # What only this moment is to blame for is tried again at the next indexing.
+                if not reading["momentary"]:
+                    self.cache.store_reading(key, reading)
+                is_complete = is_complete and not reading["momentary"]
             keys += [key, *reading["recognised"]]
             found = [Passage(file=name, **passage) for passage in reading["passages"]]
             passages += found
@@ -268,7 +278,14 @@ class _Indexing:
                 )
             )
         self.progress(Progress("reading", len(snapshot), len(snapshot)))
-        return files, passages, keys
+        return files, passages, keys if is_complete else None
+
+    def _may_do_better(self, manifest: Manifest) -> bool:
+        """Whether a file's problem was the moment's fault: such readings are not stored."""
+        return any(
+            file.problem and self.cache.reading(self._reading_key(file)) is None
+            for file in manifest.files
+        )
 
     def _hash(self, name: str) -> str:
         path = self.folder / name
@@ -297,10 +314,18 @@ class _Indexing:
             max_characters=self.settings.document_max_characters,
         )
         if problem := no_document(self.folder / file.file, self.folder):
-            return {"passages": [], "pages": None, "problem": problem, "recognised": []}
+            return {
+                "passages": [],
+                "pages": None,
+                "problem": problem,
+                "momentary": False,
+                "recognised": [],
+            }
         recognised: list[str] = []
 
-        def recognise(pages: Sequence[int]) -> dict[int, list[ocr.RecognisedWord] | str]:
+        def recognise(
+            pages: Sequence[int],
+        ) -> dict[int, list[ocr.RecognisedWord] | ocr.RecognitionError]:
             found = {}
             for page in pages:
                 self.progress(replace(progress, file=f"{file.file}, page {page}"))
@@ -319,10 +344,13 @@ class _Indexing:
             "passages": passages,
             "pages": text.pages,
             "problem": text.problem,
+            "momentary": text.momentary,
             "recognised": recognised,
         }
 
-    def _recognised(self, name: str, page: int, key: str) -> list[ocr.RecognisedWord] | str:
+    def _recognised(
+        self, name: str, page: int, key: str
+    ) -> list[ocr.RecognisedWord] | ocr.RecognitionError:
         """The words of a scanned page, or why there are none; stored at once, for it is slow."""
         words: list[ocr.RecognisedWord] | None = self.cache.reading(key)
         if words is None:
@@ -331,7 +359,7 @@ class _Indexing:
                     self.folder / name, page, self.settings.ocr_page_timeout, ocr.languages()
                 )
             except ocr.RecognitionError as error:
-                return str(error)
+                return error
             self.cache.store_reading(key, words)
         return words
 
@@ -373,8 +401,8 @@ def _unit(vectors: list[list[float]]) -> Vectors:
     return array
 
 
-def _contents(manifest: Manifest) -> list[tuple[str, str]]:
-    return [(file.file, file.sha256) for file in manifest.files]
+def _contents(manifest: Manifest) -> list[tuple[str, str, str | None, int]]:
+    return [(file.file, file.sha256, file.problem, file.passages) for file in manifest.files]
 
 
 BUSY_EXIT = 75

@@ -9,6 +9,7 @@ from typing import Any
 from lxml import etree
 
 from rag_worker.documents.errors import DocumentError
+from rag_worker.documents.limits import check_markup
 
 ENCRYPTED = "It is protected by a password: save it without one."
 DAMAGED = "It is damaged: save it again."
@@ -58,7 +59,7 @@ class Archive:
         """The root element of the part ``name``; None where there is no such part.
 
         Raises:
-            DocumentError: it is damaged, or it declares entities.
+            DocumentError: it is damaged, it declares entities, or it holds too many elements.
         """
         if name not in self.names:
             return None
@@ -72,6 +73,7 @@ class Archive:
                 "It declares XML entities, as attacks do and no office program does: "
                 "it is not opened."
             )
+        check_markup(data)
         data = _STRICT.sub(_TRANSITIONAL, data).replace(
             b"/2006/extendedProperties", b"/2006/extended-properties"
         )

@@ -5,8 +5,8 @@ import re
 # Noncharacters, which no text has: a loader meets the parts of an exponent one by one.
 _RAISED, _LEVEL = "\ufdd0", "\ufdd1"
 _BASE = re.compile(r"[\d)\]]$|(^|[\W\d_])[^\W\d_]{1,3}$")
-_EXPONENT = re.compile(r"[\w+−–-]{1,12}")
-_SUM = re.compile(r"\w[+−–-]")
+_EXPONENT = re.compile(r"[\w+−–-]{1,12}|[+−–-]?[^\W\d]{1,3}(?: [^\W\d]{1,3}|/\w{1,3}){1,3}")
+_SUM = re.compile(r"\w[+−–/ -]")
 _ORDINAL = re.compile(r"st|nd|rd|th|er[oa]?|[ao]s?|[dtrnvm][oa]|[ºª]|tm", re.IGNORECASE)
 
 

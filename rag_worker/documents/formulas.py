@@ -23,6 +23,9 @@ _OPERATORS = {
 }
 """Of Content MathML, which names them before their arguments."""
 _NEXT_CELL = "\ue001"
+_BINOMIAL, _CHOSEN, _END = "\ue002", "\ue003", "\ue004"
+"""Around two lines above each other without a bar: a binomial, or conditions below a sum."""
+_ROOTS = {"3": "∛", "4": "∜"}
 _COMBINING = {
     **dict.fromkeys("→⟶⃗⇀", "\u20d7"),
     **dict.fromkeys("^ˆ\u0302", "\u0302"),
@@ -46,6 +49,9 @@ def linear(element: Any) -> str:
     Elements that are not known keep their text, in order.
     """
     text = " ".join(_text(element).split())
+    # The brackets around a binomial belong to it.
+    text = re.sub(rf"\( ?{_BINOMIAL}([^{_END}]*){_END} ?\)", rf"{_BINOMIAL}\1{_END}", text)
+    text = text.replace(_BINOMIAL, "binom(").replace(_CHOSEN, ", ").replace(_END, ")")
     text = re.sub(rf"(?<=\w){_SEAM}+(?=\w)", " ", text).replace(_SEAM, "")
     text = re.sub(r"(?<=\d) ?([,.]) ?(?=\d)", r"\1", text).replace(_NEXT_CELL, ", ")
     text = re.sub(r"(^|[(\[{=,;<>≤≥≈→] ?)([−+±-]) (?=\S)", r"\1\2", text)  # a sign, no operation
@@ -136,7 +142,7 @@ def _shape(element: Any, name: str, parts: list[str]) -> str:  # noqa: PLR0912 -
             text = f"{_SEAM}{_group(parts[0], _SIMPLE)}/{_group(parts[1], _SIMPLE)}{_SEAM}"
             bar = element.get("linethickness", "") or _property(element, "type", "")
             if bar in ("0", "0pt", "0px", "noBar"):  # a binomial coefficient
-                text = f"{parts[0].strip()}; {parts[1].strip()}"
+                text = f"{_BINOMIAL}{parts[0].strip()}{_CHOSEN}{parts[1].strip()}{_END}"
         case "msup" | "sSup":
             text = f"{parts[0].rstrip()}{_script('^', parts[1])}"
         case "msub" | "sSub":
@@ -260,7 +266,8 @@ def _annotation(element: Any) -> str:
 
 
 def _root(degree: str, radicand: str) -> str:
-    sign = f"root{_script('_', degree)}" if degree.strip() else "√"
+    degree = degree.strip(f" {_SEAM}")
+    sign = _ROOTS.get(degree) or (f"root{_script('_', degree)}" if degree else "√")
     return f"{sign}({radicand.strip()})"
 
 
@@ -284,6 +291,8 @@ def _under(base: str, below: str) -> str:
 def _script(sign: str, text: str) -> str:
     if sign == "^" and text.strip(f" {_SEAM}") in _MARKS:
         return text.strip(f" {_SEAM}")
+    if sign == "_":
+        text = text.replace(_BINOMIAL, "").replace(_CHOSEN, "; ").replace(_END, "")
     return f"{sign}{_group(text, _WORD)}{_SEAM}" if text.strip(f" {_SEAM}") else ""
 
 

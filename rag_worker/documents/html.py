@@ -15,9 +15,11 @@ from rag_worker.documents.drawing import link_text
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
+from rag_worker.documents.limits import check_markup
 from rag_worker.documents.plain import decode
 from rag_worker.documents.sections import Sections
 from rag_worker.documents.spans import Cell, with_spans
+from rag_worker.documents.styles import Styles
 
 _SKIPPED = {
     *("script", "style", "noscript", "template", "head", "nav", "iframe", "object", "svg"),
@@ -29,26 +31,17 @@ _INLINE = {
     *("strong", "sub", "sup", "time", "tt", "u", "var", "wbr", "script", "big", "strike", "ruby"),
     *("rb", "rt", "rp", "acronym", "nobr"),
 }
+_INDEX = re.compile(r"[\w+−-]{1,12}|([\w+−-]{1,8}(?:(?:, ?| )[\w+−-]{1,8}){1,3})")
 _DEFINITIONS = {"dt", "dd"}
 _HEADING = re.compile(r"h([1-6])$")
+_XML_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
+_INTERNAL_TYPE = re.compile(r"<!DOCTYPE[^>\[]{0,500}\[[^\]]{0,20000}\]\s*>", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 _DECLARED = re.compile(
     rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w:.-]{1,40})"
     rb"|<\?xml[^>]{0,100}encoding=[\"']([\w.-]{1,40})",
     re.I,
 )
-# Text that no reader sees, by the style of an element or of its class.
-_HIDDEN = re.compile(
-    r"display:none|visibility:(hidden|collapse)|opacity:0(\.0+)?(;|$|!)"
-    r"|font-size:(0|[01](\.\d+)?(px|pt)|0?\.0\d*r?em)(;|$|!)"
-    r"|(left|top|right|text-indent|margin-left|margin-top):-\d{4,}"
-    r"|clip:rect\(0(px)?[,0px]*\)|clip-path:inset\((50|100)%"
-    r"|(?<![-\w])color:(transparent|rgba\([^)]*,0(\.0+)?\))"
-)
-_WHITE = re.compile(r"(?<![-\w])color:(white|#fff(fff)?|rgb\(255,255,255\))(;|$|!)")
-_BACKGROUND = re.compile(r"background(-color|-image)?:(?!white|#fff|none|transparent)")
-_RULE = re.compile(r"([^{}]*)\{([^{}]*)\}")
-_SELECTOR = re.compile(r"([a-z][\w-]*)?([.#])(-?[a-z_][\w-]*)", re.I)
 # What KaTeX and MathJax draw beside the formula itself.
 _DRAWN_FORMULAS = {"katex-html", "MathJax", "MathJax_Preview", "MathJax_Display", "MathJax_SVG"}
 
@@ -118,9 +111,12 @@ _MARKDOWN.block.ruler.before("code", "tex", _tex_block, {"alt": ["paragraph", "r
 
 def _read(html: str, sections: Sections) -> None:
     # An encoding declaration would contradict the text, which is decoded already.
-    html = re.sub(r"\A\s*<\?xml[^>]*\?>", "", html).replace("\0", "")
+    html = _XML_DECLARATION.sub("", html).replace("\0", "")
+    # The parser takes the end of a type declared inside the page for text.
+    html = _INTERNAL_TYPE.sub("", html, count=1)
     if not html.strip():
         raise DocumentError("The file is empty.")
+    check_markup(html)
     parser = lxml.html.HTMLParser(no_network=True, huge_tree=True)
     try:
         root = lxml.html.document_fromstring(html, parser=parser)
@@ -140,7 +136,7 @@ class _Page:
     def __init__(self, root: Any, sections: Sections) -> None:
         self._root = root
         self._sections = sections
-        self._rules = dict(_rules(root))
+        self._styles = Styles(root)
 
     def read(self) -> None:
         """Add the whole page."""
@@ -148,7 +144,7 @@ class _Page:
 
     def _children(self, element: Any, prefix: str = "") -> None:
         """Make a paragraph of every run of inline text, and go down into the blocks between."""
-        run = [element.text or ""]
+        run = [self._own(element, element.text)]
 
         def end_run() -> None:
             nonlocal prefix
@@ -171,7 +167,7 @@ class _Page:
                         number += 1
                     else:
                         self._block(child)
-            run.append(child.tail or "")
+            run.append(self._own(element, child.tail))
         end_run()
 
     def _block(self, element: Any) -> None:
@@ -180,11 +176,28 @@ class _Page:
         elif element.tag == "table":
             self._table(element)
         elif element.tag == "pre":
-            self._sections.paragraph(_code(element))
+            self._sections.paragraph(self._code(element))
         elif element.tag == "dl":
             self._definitions(element)
         else:
             self._children(element, prefix="- " if element.tag == "li" else "")
+
+    def _code(self, element: Any) -> str:
+        """Code, verbatim; with its language where the page names it."""
+        text = self._verbatim(element).strip("\n")
+        named = " ".join(
+            one.get("class", "") for one in (element, *element.iter("code")) if one.get("class")
+        )
+        match = re.search(r"(?:language|lang|sourceCode)[- ]([\w+#.-]+)", named)
+        return f"```{match[1]}\n{text}\n```" if match and text.strip() else text
+
+    def _verbatim(self, element: Any) -> str:
+        parts = ["\n" if element.tag == "br" else self._own(element, element.text)]
+        for child in element:
+            if self._is_shown(child):
+                parts.append(self._verbatim(child))
+            parts.append(self._own(element, child.tail))
+        return "".join(parts)
 
     def _definitions(self, element: Any) -> None:
         """A term and its definition are one paragraph: ``term: definition``."""
@@ -234,7 +247,7 @@ class _Page:
             return "\n"
         if tag == "img":
             return f" {element.get('alt', '')} "
-        parts = [element.text or ""]
+        parts = [self._own(element, element.text)]
         for child in element:
             # Terms and definitions whose end is not marked come inside the one before.
             is_next = child.tag in _DEFINITIONS and element.tag in _DEFINITIONS
@@ -242,12 +255,12 @@ class _Page:
                 # Blocks inside a cell or a heading must not run into each other.
                 inner = self._inline(child)
                 parts.append(inner if _local(child) in _INLINE else f" {inner} ")
-            parts.append(child.tail or "")
+            parts.append(self._own(element, child.tail))
         text = "".join(parts)
         if tag == "sup":
             text = raised(text)
-        elif tag == "sub" and re.fullmatch(r"[\w+−-]{1,12}", text.strip()):
-            text = f"_{text.strip()}"
+        elif tag == "sub" and (index := _INDEX.fullmatch(text.strip())):
+            text = f"_{index[0]}" if index[1] is None else f"_({index[0]})"
         elif tag == "a":
             address = element.get("href", "")
             text = link_text(text, address) if address.startswith("mailto:") else text
@@ -259,53 +272,13 @@ class _Page:
         if element.tag in _SKIPPED:
             return element.tag == "script" and element.get("type", "").startswith("math/")
         classes = element.get("class", "").split()
-        style = _compact(element.get("style", ""))
-        if element.get("color") and element.tag == "font":
-            style += f";color:{element.get('color').lower()}"
-        for name in (*(f".{one}" for one in classes), f"#{element.get('id', '')}"):
-            style = f"{self._rules.get(name, '')};{style}"
         if not _DRAWN_FORMULAS.isdisjoint(classes) and _has_source(element):
             return False
-        if not style.strip(";"):
-            return True
-        white = _WHITE.search(style) and not self._has_background(element, style)
-        return not (_HIDDEN.search(style) or white)
+        return not self._styles.hides(element)
 
-    def _has_background(self, element: Any, style: str) -> bool:
-        """Whether white text would show: on a colour of its own, or of anything around it."""
-        if _BACKGROUND.search(style):
-            return True
-        for parent in element.iterancestors():
-            names = (f".{one}" for one in parent.get("class", "").split())
-            styles = [self._rules.get(name, "") for name in names]
-            styles += [_compact(parent.get("style", "")), self._rules.get(parent.tag, "")]
-            if parent.get("bgcolor") or any(map(_BACKGROUND.search, styles)):
-                return True
-        return False
-
-
-def _rules(root: Any) -> Iterator[tuple[str, str]]:
-    """The declarations of simple selectors (``.class``, ``#id``, an element) in style sheets."""
-    found: dict[str, str] = {}
-    for sheet in root.iter("style"):
-        text = re.sub(r"/\*.*?\*/", "", sheet.text or "", flags=re.S)
-        # What stands in @media print and the like is not what the screen shows.
-        text = re.sub(r"@[^{};]*(;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})", "", text)
-        for selectors, declarations in _RULE.findall(text):
-            for selector in selectors.split(","):
-                simple = selector.strip()
-                if match := _SELECTOR.fullmatch(simple):
-                    name = f"{match[2]}{match[3]}"
-                elif re.fullmatch(r"[a-z][a-z0-9]*", simple, re.I):
-                    name = simple.lower()
-                else:
-                    continue
-                found[name] = f"{found.get(name, '')};{_compact(declarations)}"
-    yield from found.items()
-
-
-def _compact(style: str) -> str:
-    return re.sub(r"\s+", "", style).lower()
+    def _own(self, element: Any, text: str | None) -> str:
+        """Text of the element itself, where it can be seen."""
+        return text if text and self._styles.shows_text(element) else ""
 
 
 def _local(element: Any) -> str:
@@ -323,18 +296,6 @@ def _holds_blocks(element: Any) -> bool:
 def _lines(text: str) -> str:
     """White space is one space, as a browser shows it; it does not show line ends either."""
     return " ".join(text.split())
-
-
-def _code(element: Any) -> str:
-    """Code, verbatim; with its language where the page names it."""
-    for line_end in element.iter("br"):
-        line_end.tail = f"\n{line_end.tail or ''}"
-    text = str(element.text_content()).strip("\n")
-    named = " ".join(
-        one.get("class", "") for one in (element, *element.iter("code")) if one.get("class")
-    )
-    match = re.search(r"(?:language|lang|sourceCode)[- ]([\w+#.-]+)", named)
-    return f"```{match[1]}\n{text}\n```" if match else text
 
 
 def _tex_script(element: Any) -> str:

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+from rag_worker.documents.errors import DocumentError
+
+MOST_PARAGRAPHS = 200_000
+"""A textbook of a thousand pages has about fifteen thousand."""
+_MOST_TAGS = 3_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -17,3 +23,15 @@ class Limits:
     seconds: float
     max_unpacked_mb: float = 500
     max_characters: int = 10_000_000
+
+
+def check_markup(markup: str | bytes) -> None:
+    """Refuse XML or HTML with more elements than a document has, before it becomes a tree.
+
+    Raises:
+        DocumentError: it holds too many.
+    """
+    if (markup.count("<") if isinstance(markup, str) else markup.count(b"<")) > _MOST_TAGS:
+        raise DocumentError(
+            f"It holds more than {_MOST_TAGS:,} tags, as no document does: split the file."
+        )

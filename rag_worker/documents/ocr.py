@@ -47,7 +47,15 @@ RecognisedWord = tuple[str, float, float, float, float, float]
 
 
 class RecognitionError(Exception):
-    """A page could not be recognised; the message says why, for staff."""
+    """A page could not be recognised; the message says why, for staff.
+
+    Attributes:
+        momentary: whether another try may do better.
+    """
+
+    def __init__(self, reason: str, *, momentary: bool = False) -> None:
+        super().__init__(reason)
+        self.momentary = momentary
 
 
 @functools.cache
@@ -91,9 +99,10 @@ def recognise_page(
         reply, errors = child.communicate(json.dumps(request).encode(), timeout=seconds)
         answer = json.loads(reply)
     except subprocess.TimeoutExpired:
-        raise RecognitionError(f"took more than {seconds:g} seconds (OCR_PAGE_TIMEOUT)") from None
+        reason = f"took more than {seconds:g} seconds (OCR_PAGE_TIMEOUT)"
+        raise RecognitionError(reason, momentary=True) from None
     except ValueError:
-        raise RecognitionError("broke the reader off") from None
+        raise RecognitionError("broke the reader off", momentary=True) from None
     finally:
         # Tesseract is the child's child.
         if child.poll() is None:

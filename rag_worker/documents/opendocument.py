@@ -12,7 +12,15 @@ from rag_worker.documents.drawing import link_text
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
-from rag_worker.documents.looks import FakeHeadings, Look
+from rag_worker.documents.looks import (
+    WHITE,
+    Colour,
+    Look,
+    Setting,
+    hex_colour,
+    is_code_style,
+    is_monospaced,
+)
 from rag_worker.documents.numbering import spelled
 from rag_worker.documents.sections import Sections
 from rag_worker.documents.spans import Cell, with_spans
@@ -78,7 +86,7 @@ class _OdtReader:
             ),
             Look(),
         )
-        self._fake_headings = FakeHeadings([])
+        self._setting = Setting([])
         self._page: int | None = None
 
     def read(self) -> int | None:
@@ -90,7 +98,7 @@ class _OdtReader:
         if pages:
             self._page = 1
             self._sections.page(1)
-        self._fake_headings = FakeHeadings(
+        self._setting = Setting(
             [
                 (self._inline(element).strip(), list(self._runs(element, self._plain_look)))
                 for element in body.iter(f"{_TEXT}p")
@@ -135,11 +143,22 @@ class _OdtReader:
 
     def _paragraph(self, element: Any) -> None:
         text = self._inline(element).strip()
-        level = self._fake_headings.level(text, list(self._runs(element, self._plain_look)))
+        runs = list(self._runs(element, self._plain_look))
+        if self._setting.is_code(runs) or self._is_code_style(element):
+            self._sections.code(self._inline(element, verbatim=True).rstrip())
+            return
+        level = self._setting.level(text, runs)
         if level is None:
             self._sections.paragraph(text)
         else:
             self._sections.heading(level, text)
+
+    def _is_code_style(self, element: Any) -> bool:
+        names = [
+            style.get(f"{_STYLE}display-name", style.get(f"{_STYLE}name", "").replace("_20_", " "))
+            for style in self._chain(element.get(f"{_TEXT}style-name", ""))
+        ]
+        return any(map(is_code_style, names))
 
     def _turn(self, pages: int) -> None:
         if self._page is not None and pages:
@@ -181,18 +200,19 @@ class _OdtReader:
                 for cell in row.iterchildren(f"{_TABLE}table-cell")
             ]
 
-    def _inline(self, element: Any) -> str:
+    def _inline(self, element: Any, *, verbatim: bool = False) -> str:
+        """The text inside ``element``; ``verbatim`` keeps the white space of code."""
         parts = [element.text or ""]
         for child in element:
             if self._is_read(child):
-                parts.append(self._inline_element(child))
+                parts.append(self._inline_element(child, verbatim=verbatim))
             parts.append(child.tail or "")
-        return re.sub(" {2,}", " ", "".join(parts))
+        return "".join(parts) if verbatim else re.sub(" {2,}", " ", "".join(parts))
 
-    def _inline_element(self, child: Any) -> str:
+    def _inline_element(self, child: Any, *, verbatim: bool) -> str:
         name = child.tag
         if name in (f"{_TEXT}s", f"{_TEXT}tab"):
-            text = " "
+            text = " " * (4 if name == f"{_TEXT}tab" else _int(child.get(f"{_TEXT}c")))
         elif name == _MATH:
             text = f" {linear(child)} "
         elif name == f"{_DRAW}object" and child.get(_HREF):
@@ -200,7 +220,7 @@ class _OdtReader:
         elif name == f"{_TABLE}table-row":
             text = f"{' | '.join(cell.strip() for cell in map(self._inline, child))}\n"
         else:
-            text = self._inline(child)
+            text = self._inline(child, verbatim=verbatim)
             if name in _LINES:
                 text = f"{text}\n"
             elif name == f"{_TEXT}span":
@@ -233,23 +253,33 @@ class _OdtReader:
             return str(element.get(f"{_TABLE}visibility", "collapse")) != "visible"
         if element.tag == f"{_TEXT}hidden-paragraph":
             return str(element.get(f"{_TEXT}is-hidden")) == "true"
-        style = element.get(f"{_TEXT}style-name")
-        return style is not None and self._hides(style)
+        look = self._look(element.get(f"{_TEXT}style-name", ""), Look())
+        return not look.is_seen and not replace(look, ground=self._ground(element)).is_seen
 
-    def _hides(self, name: str) -> bool:
-        """Whether a style makes text that nobody sees: hidden, white on nothing, or tiny."""
-        return not self._look(name, Look()).is_seen
+    def _ground(self, element: Any) -> Colour | None:
+        """What the text of ``element`` stands on; None in a frame, which may be filled."""
+        for around in (element, *element.iterancestors()):
+            if around.tag == f"{_DRAW}frame":
+                return None
+            for name in (f"{_TEXT}style-name", f"{_TABLE}style-name"):
+                ground = self._look(around.get(name, ""), Look()).ground
+                if ground != WHITE:
+                    return ground
+        return WHITE
 
     def _look(self, name: str, look: Look) -> Look:
         """``look`` as a style and those that it is based on change it."""
         if (name, look) not in self._looks:
-            chain: list[Any] = []
-            at = name
-            while at in self._styles and self._styles[at] not in chain and len(chain) < 20:
-                chain.append(self._styles[at])
-                at = chain[-1].get(f"{_STYLE}parent-style-name", "")
-            self._looks[name, look] = functools.reduce(_with, reversed(chain), look)
+            self._looks[name, look] = functools.reduce(_with, reversed(self._chain(name)), look)
         return self._looks[name, look]
+
+    def _chain(self, name: str) -> list[Any]:
+        """The style and those that it is based on; a chain that bites its tail is cut."""
+        chain: list[Any] = []
+        while name in self._styles and self._styles[name] not in chain and len(chain) < 20:
+            chain.append(self._styles[name])
+            name = chain[-1].get(f"{_STYLE}parent-style-name", "")
+        return chain
 
     def _runs(self, element: Any, look: Look) -> Iterator[tuple[str, Look]]:
         """The text of a paragraph in pieces that each look alike."""
@@ -281,9 +311,11 @@ def _with(look: Look, style: Any) -> Look:
             case "display":
                 look = replace(look, hidden=value == "none")
             case "color":
-                look = replace(look, white=value == "#ffffff")
+                look = replace(look, colour=hex_colour(value))
             case "background-color":
-                look = replace(look, shaded=value not in ("transparent", "#ffffff"))
+                look = replace(look, ground=WHITE if value == "transparent" else hex_colour(value))
+            case "font-name" | "font-family":
+                look = replace(look, mono=is_monospaced(value))
             case "font-size" if match := re.fullmatch(r"(\d+\.?\d*)(pt|%)", value):
                 size = float(match[1]) * (1 if match[2] == "pt" else look.size / 100)
                 look = replace(look, size=round(size, 1))

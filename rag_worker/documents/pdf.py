@@ -184,7 +184,11 @@ def _without_running_lines(
         # "Page 3 of 9" runs through the document; a large or bold "Unit 3" is a heading.
         is_heading = line.size > text_size * _LARGER or line.bold
         text = line.text.casefold()
-        return text if is_heading else re.sub(rf"\b{number + 1}\b", "#", text)
+        if is_heading:
+            return text
+        # Before the number alone: on the last page it is that of the pages, too.
+        text = re.sub(rf"\b{number + 1}(\s*(?:/|de|of)\s*){len(pages)}\b", r"#\1#", text)
+        return re.sub(rf"\b{number + 1}\b", "#", text)
 
     edges = [[*page[:_EDGE_LINES], *page[_EDGE_LINES:][-_EDGE_LINES:]] for page in lines]
     filled = sum(1 for page in lines if page)

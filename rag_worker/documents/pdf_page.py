@@ -17,9 +17,9 @@ import pypdfium2.raw as pdfium
 from numpy.typing import NDArray
 
 from rag_worker.documents.layout import Box, Word
+from rag_worker.documents.looks import is_monospaced
 
 _BOLD_NAME = re.compile(r"bold|black|heavy|demi|CMBX|SFBX|-Bd", re.IGNORECASE)
-_MONO_NAME = re.compile(r"mono|courier|consol|typewriter|CMTT|SFTT|menlo|code", re.IGNORECASE)
 _FIXED_PITCH = 1
 _FORCE_BOLD = 1 << 18
 _MOST_OBJECTS = 20_000
@@ -34,6 +34,11 @@ _LONGEST_UNDERSCORE, _MOST_UNDERSCORES = 8.0, 500
 _SHORTEST_BAR = 2.5
 """Of a fraction in small print, points."""
 _BULLET = (1.5, 9.0)
+_FILLED = {0, 2}
+"""Modes of drawing letters that fill them."""
+_MOST_CLIPS = 20
+_SLACK = 1.0
+"""Points by which letters may stand out of the outline that cuts them off."""
 _SMALLEST_TEXT = 2.5
 """Nobody reads letters below this size, points."""
 _DARK = 110
@@ -297,7 +302,13 @@ class _Styles:
             bold=bold or mode == 2,
             mono=mono,
             angle=angle,
-            suspicious=brightness > _DARK or alpha.value < 128 or mode > 2 or not handle,
+            suspicious=(
+                brightness > _DARK
+                or alpha.value < 128
+                or mode not in _FILLED
+                or not handle
+                or _is_clipped(handle)
+            ),
             place=place,
         )
 
@@ -310,9 +321,37 @@ class _Styles:
             text = name.value.decode("utf-8", "replace")
             self._fonts[font] = (
                 bool(flags.value & _FORCE_BOLD or _BOLD_NAME.search(text)),
-                bool(flags.value & _FIXED_PITCH or _MONO_NAME.search(text)),
+                bool(flags.value & _FIXED_PITCH) or is_monospaced(text),
             )
         return self._fonts[font]
+
+
+def _is_clipped(handle: Any) -> bool:
+    """Whether the outline that cuts a text off leaves a part of it out, or may do so."""
+    clip = pdfium.FPDFPageObj_GetClipPath(handle)
+    count = pdfium.FPDFClipPath_CountPaths(clip) if clip else 0
+    text = _bounds(handle) if count > 0 else None
+    if text is None:
+        return False
+    corners = ((text.x0 + _SLACK, text.y0 + _SLACK), (text.x1 - _SLACK, text.y1 - _SLACK))
+    return not all(
+        outline and all(outline.holds(corner) for corner in corners)
+        for outline in (_outline(clip, path) for path in range(min(count, _MOST_CLIPS)))
+    )
+
+
+def _outline(clip: Any, path: int) -> Box | None:
+    """The box around one of the outlines that cut a text off; None where it is empty."""
+    x, y = ctypes.c_float(), ctypes.c_float()
+    points = []
+    count = min(pdfium.FPDFClipPath_CountPathSegments(clip, path), _MOST_SEGMENTS)
+    # Nearly all are rectangles, of which two corners tell enough.
+    for at in (0, 2) if count in (4, 5) else range(count):
+        segment = pdfium.FPDFClipPath_GetPathSegment(clip, path, at)
+        pdfium.FPDFPathSegment_GetPoint(segment, x, y)
+        points.append((x.value, y.value))
+    across, up = zip(*points, strict=True) if points else ((), ())
+    return Box(min(across), min(up), max(across), max(up)) if points else None
 
 
 def _address(handle: Any) -> int:

@@ -16,9 +16,10 @@ _BYTE_ORDER_MARKS = (
 )
 _NOT_TEXT = "It is not text: save it as UTF-8."
 _MOST_CONTROLS = 0.02
-# What are accented letters for an old Macintosh are quotation marks and daggers for Windows, which
+# What are accented letters for an old Macintosh or DOS are quotation marks for Windows, which
 # do not stand inside words; only the apostrophe does, so one such letter is not enough.
 _MAC_LETTER = re.compile(rb"(?<=[a-z])[\x87\x8e\x92\x96\x97\x9c](?=[a-z])")
+_DOS_LETTER = re.compile(rb"(?<=[a-z])[\x81\x82\xa0-\xa4](?=[a-z])")
 _WINDOWS_LETTER = re.compile(rb"(?<=[a-z])[\xe0-\xff](?=[a-z])")
 
 
@@ -26,7 +27,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
     """The text of ``data``, with ``\\n`` at its line ends.
 
     The encoding is that of the byte order mark, else UTF-8 where it fits, else ``declared``, else
-    the old one of Windows or the Macintosh that looks likelier.
+    the old one of Windows, the Macintosh or DOS that looks likeliest.
 
     Raises:
         DocumentError: it is not text.
@@ -72,8 +73,13 @@ def _known(encoding: str | None) -> str:
 
 
 def _guessed(data: bytes) -> str:
-    mac = len(set(_MAC_LETTER.findall(data))) >= 2 and not _WINDOWS_LETTER.search(data)
-    return "mac_roman" if mac else "cp1252"
+    if not _WINDOWS_LETTER.search(data):
+        for letter, encoding in ((_MAC_LETTER, "mac_roman"), (_DOS_LETTER, "cp850")):
+            if len(set(letter.findall(data))) >= 2:
+                return encoding
+    # The euro of Latin-9 is for Windows a sign that nobody writes.
+    is_latin_9 = b"\xa4" in data and not re.search(rb"[\x80-\x9f]", data)
+    return "iso8859-15" if is_latin_9 else "cp1252"
 
 
 def load_text(path: Path, sections: Sections) -> None:

@@ -1,12 +1,14 @@
 """What every loader writes into: text under its path of headings, on its page or slide."""
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.exponents import with_exponents
+from rag_worker.documents.limits import MOST_PARAGRAPHS
 
 PATH_SEPARATOR = " › "
 _LONGEST_HEADING = 200
@@ -53,7 +55,9 @@ class Sections:
     _headings: dict[int, str] = field(default_factory=dict)
     _page: int | None = None
     _slide: int | None = None
+    _code: list[str] = field(default_factory=list)
     _characters: int = 0
+    _pieces: int = 0
     _bare: tuple[int | None, int | None] | None = None  # page and slide of a heading without text
 
     def page(self, number: int) -> None:
@@ -87,14 +91,24 @@ class Sections:
     def paragraph(self, text: str) -> None:
         """Add a paragraph; its line ends are kept, for tables and code need them.
 
+        An empty one inside code is an empty line of it.
+
         Raises:
             DocumentError: the file holds more text than a document does.
         """
         text = clean(text).strip("\n").rstrip()
         if text.strip():
+            self._end_code()
             self._count(text)
             self._paragraphs.append(text)
             self._bare = None
+        elif self._code:
+            self.code("")
+
+    def code(self, lines: str) -> None:
+        """Add lines of code: those that follow each other are one paragraph, verbatim."""
+        self._count_piece()
+        self._code.append(lines)
 
     def table(self, rows: Iterable[list[str]]) -> None:
         """Add a table, a row a line, its cells joined by `` | ``."""
@@ -113,7 +127,21 @@ class Sections:
         self._keep_bare_heading()
         return self._sections
 
+    def _end_code(self) -> None:
+        if self._code:
+            code, self._code = textwrap.dedent("\n".join(self._code)), []
+            self.paragraph(code)
+
+    def _count_piece(self) -> None:
+        self._pieces += 1
+        if self._pieces > MOST_PARAGRAPHS:
+            raise DocumentError(
+                f"It holds more than {MOST_PARAGRAPHS:,} paragraphs, as no document does: "
+                "split the file."
+            )
+
     def _count(self, text: str) -> None:
+        self._count_piece()
         self._characters += len(text)
         if self._characters > self.max_characters:
             raise DocumentError(
@@ -122,6 +150,7 @@ class Sections:
             )
 
     def _end_section(self) -> None:
+        self._end_code()
         if self._paragraphs:
             self._add("\n\n".join(self._paragraphs), self._headings, self._page, self._slide)
             self._paragraphs = []
@@ -137,5 +166,6 @@ class Sections:
         self, text: str, headings: dict[int, str], page: int | None, slide: int | None
     ) -> None:
         path = PATH_SEPARATOR.join(title for _, title in sorted(headings.items()))
+        self._characters += len(path)
         metadata = {"file": self.file, "page": page, "slide": slide, "heading": path or None}
         self._sections.append(Section(text, metadata))

@@ -1,5 +1,6 @@
 """Presentations: the slides in order, and on each its shapes in the order of reading."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from rag_worker.documents.drawing import chart_rows, diagram_texts, link_text
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
+from rag_worker.documents.looks import WHITE, Colour, hex_colour, stands_out
 from rag_worker.documents.sections import Sections
 
 _P = "{http://schemas.openxmlformats.org/presentationml/2006/main}"
@@ -25,6 +27,7 @@ _FURNITURE = {"dt", "ftr", "sldNum", "hdr"}
 _SMALLEST = 200
 """Hundredths of a point: text of two points or less is there to be hidden."""
 _OFF = {"0", "false"}
+_FILLS = tuple(f"{_A}{name}" for name in ("solidFill", "gradFill", "blipFill", "pattFill"))
 _MOST_ORDERED = 300
 """Shapes on a slide; more are read from the top down, without looking for columns."""
 
@@ -32,8 +35,8 @@ _MOST_ORDERED = 300
 def load_pptx(path: Path, sections: Sections) -> int:
     """Read a presentation, the speaker's notes included; returns how many slides it has.
 
-    Hidden slides and shapes outside the slide are left out. White text is kept: what lies behind
-    it may be a picture.
+    Hidden slides and shapes outside the slide are left out, and text in the colour of its ground
+    where that is known: nothing that is filled, and no picture, may lie behind it.
     """
     archive = Archive(path)
     main = next(
@@ -81,7 +84,11 @@ class _Slide:
         self._root = root
         self._sections = sections
         self._size = size
-        self._layout = self._places(self._related(self._relations, "slideLayout"))
+        layout = self._related(self._relations, "slideLayout")
+        self._layout = self._places(layout)
+        self._master = self._related(archive.relations(layout), "slideMaster") if layout else ""
+        roots = (root, archive.xml(layout), archive.xml(self._master))
+        self._ground = self._background([root for root in roots if root is not None])
 
     def _related(self, relations: dict[str, tuple[str, str]], kind: str) -> str:
         return next((part for found, part in relations.values() if found == kind), "")
@@ -98,6 +105,58 @@ class _Slide:
                         places.setdefault(key, place)
             part = self._related(self._archive.relations(part), "slideMaster") if part else ""
         return places
+
+    def _background(self, roots: list[Any]) -> Colour | None:
+        """The colour of the slide, from its own part to the master's; None where it is not plain.
+
+        It is not where a picture or something filled stands on it, which may lie behind the text.
+        """
+        for root in roots:
+            for shape in root.iter(f"{_P}spPr", f"{_P}grpSpPr", f"{_P}style", f"{_P}pic"):
+                reference = shape.find(f"{_A}fillRef")
+                if (
+                    shape.tag == f"{_P}pic"
+                    or any(shape.find(fill) is not None for fill in _FILLS)
+                    or (reference is not None and reference.get("idx", "0") != "0")
+                ):
+                    return None
+        found = (root.find(f"{_P}cSld/{_P}bg") for root in roots)
+        background = next((one for one in found if one is not None), None)
+        if background is None:
+            return WHITE
+        fill = background.find(f"{_P}bgPr/{_A}solidFill")
+        reference = background.find(f"{_P}bgRef")
+        if fill is None and reference is not None and reference.get("idx") == "1001":
+            fill = reference
+        return self._colour(fill)
+
+    def _colour(self, fill: Any) -> Colour | None:
+        """The colour of a plain fill; None where it is another kind or a shade of one."""
+        for colour in fill if fill is not None else ():
+            name = colour.get("val", "")
+            if len(colour):
+                return None
+            if colour.tag == f"{_A}srgbClr":
+                return hex_colour(name)
+            if colour.tag == f"{_A}schemeClr":
+                return self._scheme.get(name)
+        return None
+
+    @functools.cached_property
+    def _scheme(self) -> dict[str, Colour | None]:
+        """The colours that the master calls by a name."""
+        master = self._archive.xml(self._master)
+        names = master.find(f"{_P}clrMap") if master is not None else None
+        if names is None:
+            return {}
+        theme = self._archive.xml(self._related(self._archive.relations(self._master), "theme"))
+        scheme = theme.find(f".//{_A}clrScheme") if theme is not None else None
+        colours = {
+            kind.tag.removeprefix(_A): hex_colour(colour.get("lastClr") or colour.get("val", ""))
+            for kind in (scheme if scheme is not None else ())
+            for colour in kind
+        }
+        return colours | {name: colours.get(kind) for name, kind in names.attrib.items()}
 
     def read(self) -> None:
         """Add the title, the shapes and the notes."""
@@ -204,6 +263,10 @@ class _Slide:
         if properties is None:
             return text
         if 0 < _int(properties, "sz") <= _SMALLEST:
+            return ""
+        colour = self._colour(properties.find(f"{_A}solidFill"))
+        in_cell = next(run.iterancestors(f"{_A}tc"), None) is not None
+        if colour and self._ground and not in_cell and not stands_out(colour, self._ground):
             return ""
         rise = _int(properties, "baseline")
         if rise > 0:

@@ -11,7 +11,15 @@ from rag_worker.documents.drawing import chart_rows, diagram_texts, link_text
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
-from rag_worker.documents.looks import FakeHeadings, Look
+from rag_worker.documents.looks import (
+    WHITE,
+    Colour,
+    Look,
+    Setting,
+    hex_colour,
+    is_code_style,
+    is_monospaced,
+)
 from rag_worker.documents.numbering import Numbering
 from rag_worker.documents.sections import Sections
 
@@ -28,8 +36,12 @@ _UNREAD = {
     *(f"{_W}{name}" for name in ("delText", "tblPr", "tblGrid", "tcPr", "trPr", "sectPr")),
     f"{_MC}Fallback",
 }
-_BREAKS = {f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}tab": " ", f"{_W}noBreakHyphen": "-"}
-_WHITE = {"ffffff", "fffffe"}
+_BREAKS = {f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}tab": "\t", f"{_W}noBreakHyphen": "-"}
+_HIGHLIGHTS = {"white": WHITE, "black": (0, 0, 0), "none": WHITE}
+_LETTER_WIDTH = 0.6
+"""Of a typewriter's letter, in sizes."""
+_TWIPS = 20
+"""In a point."""
 _LONG_CELL = 1000
 """A cell with more characters holds a part of the document: the table is there for the layout."""
 _LINK_FIELD = re.compile(r'\s*HYPERLINK\s+"([^"]+)"')
@@ -54,6 +66,7 @@ class _Paragraph:
     """A paragraph's text with what tells a heading from it."""
 
     text: str = ""
+    verbatim: str = ""  # with its white space, as code needs it
     looks: list[tuple[str, Look]] = field(default_factory=list)
     boxes: list[Any] = field(default_factory=list)
     pages_before: int = 0  # page breaks before its first letter
@@ -105,7 +118,7 @@ class _WordReader:
         self._cells: dict[Any, str] = {}
         self._paragraphs: dict[Any, _Paragraph] = {}
         self._page: int | None = None
-        self._fake_headings = FakeHeadings([])
+        self._setting = Setting([])
 
     def read(self) -> int | None:
         """Add the whole text to the sections."""
@@ -114,7 +127,7 @@ class _WordReader:
             raise DocumentError("It is not a Word document: save it as .docx.")
         pages = self._pages(body)
         paragraphs = [self._paragraph(block) for block in _blocks(body) if block.tag == f"{_W}p"]
-        self._fake_headings = FakeHeadings([(one.text, one.looks) for one in paragraphs])
+        self._setting = Setting([(one.text, one.looks) for one in paragraphs])
         if pages:
             self._page = 1
             self._sections.page(1)
@@ -183,12 +196,16 @@ class _WordReader:
             return  # a line of the table of contents
         level = self._level(element)
         text = self._numbered(element, paragraph.text)
-        if level is None and not text.startswith("- "):
-            level = self._fake_headings.level(paragraph.text, paragraph.looks)
-        if level is not None:
-            self._sections.heading(level, text)
+        if level is None and text == paragraph.text and self._is_code(element, paragraph):
+            size = paragraph.looks[0][1].size if paragraph.looks else self._default_look.size
+            self._sections.code(self._indent(element, size) + paragraph.verbatim)
         else:
-            self._sections.paragraph(text)
+            if level is None and not text.startswith("- "):
+                level = self._setting.level(paragraph.text, paragraph.looks)
+            if level is not None:
+                self._sections.heading(level, text)
+            else:
+                self._sections.paragraph(text)
         for box in paragraph.boxes:
             self._add_drawing(box)
         self._turn(paragraph.pages_inside)
@@ -216,8 +233,9 @@ class _WordReader:
         page, marks = self._page, sum(1 for _ in table.iter(f"{_W}lastRenderedPageBreak"))
         rows: list[list[str]] = []
         for cells in self._rows(table):
-            # A cell that holds a table or a chapter is there for the layout of the page.
-            if any(_is_layout(cell) for cell in cells):
+            # A cell that holds a table or a chapter is there for the layout of the page, and one
+            # that holds code is its frame.
+            if any(_is_layout(cell) for cell in cells) or self._is_frame(cells):
                 self._sections.table(rows)
                 rows = []
                 for cell in cells:
@@ -259,12 +277,46 @@ class _WordReader:
         paragraph = self._paragraphs[element] = _Paragraph()
         parts: list[str] = []
         style = self._style_look(self._style_of(element))
-        shaded = any(
-            _is_shaded(parent) for parent in (element, *element.iterancestors(f"{_W}tc"))
-        ) or any(True for _ in element.iterancestors(f"{_W}txbxContent"))
-        self._runs(element, replace(style, shaded=style.shaded or shaded), paragraph, parts, [])
-        paragraph.text = re.sub(" {2,}", " ", "".join(parts)).strip()
+        boxed = any(True for _ in element.iterancestors(f"{_W}txbxContent"))
+        ground = None if boxed else _ground(element, style.ground)
+        self._runs(element, replace(style, ground=ground), paragraph, parts, [])
+        paragraph.verbatim = "".join(parts).expandtabs(4).rstrip()
+        paragraph.text = re.sub(" {2,}", " ", "".join(parts).replace("\t", " ")).strip()
         return paragraph
+
+    def _is_code(self, element: Any, paragraph: _Paragraph) -> bool:
+        style = self._style_of(element)
+        return any(map(is_code_style, map(_style_name, self._chain(style)))) or (
+            self._setting.is_code(paragraph.looks)
+        )
+
+    def _is_frame(self, cells: list[Any]) -> bool:
+        """Whether the only cell of a row holds nothing but code."""
+        found = [] if len(cells) != 1 else [*cells[0].iter(f"{_W}p")]
+        paragraphs = [(element, self._paragraph(element)) for element in found]
+        return any(paragraph.text for _, paragraph in paragraphs) and all(
+            self._is_code(element, paragraph) for element, paragraph in paragraphs if paragraph.text
+        )
+
+    def _indent(self, element: Any, size: float) -> str:
+        """What Word makes of the tab at the beginning of a line of code."""
+        properties = [element.find(f"{_W}pPr/{_W}ind")]
+        properties += [
+            style.find(f"{_W}pPr/{_W}ind") for style in self._chain(self._style_of(element))
+        ]
+        twips = sum(
+            next(
+                (
+                    int(value)
+                    for found in properties
+                    if found is not None
+                    and re.fullmatch(r"\d{1,5}", value := found.get(f"{_W}{name}", ""))
+                ),
+                0,
+            )
+            for name in ("left", "firstLine")
+        )
+        return " " * round(twips / (_LETTER_WIDTH * size * _TWIPS))
 
     def _runs(  # noqa: PLR0912 - a case an element
         self, element: Any, look: Look, paragraph: _Paragraph, parts: list[str], fields: list[str]
@@ -428,10 +480,15 @@ def _with(look: Look, properties: Any) -> Look:
             case "vanish":
                 look = replace(look, hidden=_on(child))
             case "color":
-                look = replace(look, white=value.lower() in _WHITE)
-            case "shd" | "highlight":
-                fill = child.get(f"{_W}fill", value).lower()
-                look = replace(look, shaded=fill not in {"auto", "none", "white", *_WHITE})
+                look = replace(look, colour=hex_colour(value))
+            case "shd":
+                look = replace(look, ground=_fill(child, look.ground))
+            case "highlight":
+                look = replace(look, ground=_HIGHLIGHTS.get(value))
+            case "rFonts":
+                font = child.get(f"{_W}ascii") or child.get(f"{_W}hAnsi")
+                if font or child.get(f"{_W}asciiTheme"):
+                    look = replace(look, mono=is_monospaced(font or ""))
             case "sz" if value.isdecimal():
                 look = replace(look, size=int(value) / 2)
     return look
@@ -441,17 +498,27 @@ def _on(element: Any) -> bool:
     return element is not None and element.get(f"{_W}val", "1").lower() not in _OFF
 
 
-def _is_shaded(element: Any) -> bool:
-    """Whether white text would show: on a fill, or in a table whose style may have one."""
-    for path in (f"{_W}pPr/{_W}shd", f"{_W}tcPr/{_W}shd"):
-        shade = element.find(path)
-        if shade is not None and shade.get(f"{_W}fill", "auto").lower() not in {"auto", *_WHITE}:
-            return True
-    if element.tag != f"{_W}tc":
-        return False
-    table = next(element.iterancestors(f"{_W}tbl"), None)
-    style = table.find(f"{_W}tblPr/{_W}tblStyle") if table is not None else None
-    return style is not None and style.get(f"{_W}val") not in ("TableGrid", "TableNormal")
+def _ground(paragraph: Any, ground: Colour | None) -> Colour | None:
+    """What a paragraph stands on; None in a table whose style may have fills."""
+    shade = paragraph.find(f"{_W}pPr/{_W}shd")
+    ground = _fill(shade, ground)
+    if ground != WHITE:
+        return ground
+    for cell in paragraph.iterancestors(f"{_W}tc"):
+        ground = _fill(cell.find(f"{_W}tcPr/{_W}shd"), WHITE)
+        table = next(cell.iterancestors(f"{_W}tbl"), None)
+        style = table.find(f"{_W}tblPr/{_W}tblStyle") if table is not None else None
+        if ground == WHITE and style is not None:
+            ground = WHITE if style.get(f"{_W}val") in ("TableGrid", "TableNormal") else None
+        if ground != WHITE:
+            return ground
+    return WHITE
+
+
+def _fill(shade: Any, ground: Colour | None) -> Colour | None:
+    """The colour of a fill; ``ground`` where it has none."""
+    fill = shade.get(f"{_W}fill", "auto").lower() if shade is not None else "auto"
+    return ground if fill == "auto" else hex_colour(fill)
 
 
 def _follow_field(mark: Any, fields: list[str], parts: list[str]) -> None:

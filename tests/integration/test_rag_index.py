@@ -20,6 +20,7 @@ from rag_worker.indexing import (
     index_documents,
 )
 from rag_worker.retrieval import Retriever
+from tests.readers import kill_next_child
 
 DIODE = "# Diodo\n\nEl diodo de silicio conduce en directa con una caída de 0,7 V.\n"
 EXAM = "# Exámenes\n\nEl examen final es el jueves 28 de enero de 2027 en el Aula Magna.\n"
@@ -103,6 +104,38 @@ def test_broken_file_is_reported_and_the_rest_is_indexed(settings: Settings) -> 
         "roto.pdf": "It is damaged or not a PDF: save it again.",
     }
     assert report.passages == 2
+
+
+def test_file_that_failed_for_a_moment_is_read_again_and_keeps_its_vectors(
+    settings: Settings,
+) -> None:
+    index_documents(settings)
+    # Another limit means that every file is read anew.
+    settings = settings.model_copy(update={"document_timeout": 299})
+
+    def run_out_of_memory(progress: Progress) -> None:
+        if progress.file == "programa.md":
+            kill_next_child("rag_worker.documents.child")
+
+    report = index_documents(settings, run_out_of_memory)
+    assert [file.problem for file in report.files] == [
+        None,
+        "The reader broke off on it, as damaged files cause: save it again.",
+    ]
+    assert len(passages_of(settings)) == 1
+    report = index_documents(settings)
+    assert [file.problem for file in report.files] == [None, None]
+    assert (report.changed, report.embedded, report.passages) == (True, 0, 2)
+    assert len(passages_of(settings)) == 2
+    assert not index_documents(settings).changed
+
+
+def test_file_that_failed_for_good_is_not_read_again(settings: Settings) -> None:
+    (folder_of(settings) / "roto.pdf").write_bytes(b"%PDF-1.7 nothing")
+    index_documents(settings)
+    stages: list[Progress] = []
+    index_documents(settings, stages.append)
+    assert stages == []
 
 
 def test_name_in_an_older_encoding_is_reported_and_the_rest_is_indexed(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from rag_worker.documents import ocr
 from rag_worker.generation import current_name, open_generation
 from rag_worker.indexing import IndexReport, Progress, index_documents
 from tests.pdf_files import lines, pdf, picture, text
+from tests.readers import kill_next_child
 from tests.servers import missing
 
 PAGES = (
@@ -95,6 +96,20 @@ def test_interrupted_recognition_continues_after_the_last_page(settings: Setting
         "page 3 took more than 0.01 seconds (OCR_PAGE_TIMEOUT)."
     )
     assert passages_of(impatient)[2] == " ".join(PAGES[0])
+
+
+def test_page_that_failed_for_a_moment_is_recognised_at_the_next_indexing(
+    settings: Settings,
+) -> None:
+    def run_out_of_memory(progress: Progress) -> None:
+        if progress.file == "guia.pdf, page 3":
+            kill_next_child("rag_worker.documents.ocr")
+
+    report = index_documents(settings, run_out_of_memory)
+    assert problem_of(report).endswith("failed: page 3 broke the reader off.")
+    assert set(passages_of(settings)) == {1, 2}
+    assert problem_of(index_documents(settings)) == ""
+    assert set(passages_of(settings)) == {1, 2, 3}
 
 
 def test_recognised_pages_outlive_the_text_that_was_made_of_them(settings: Settings) -> None:

@@ -3,6 +3,8 @@
 import io
 import os
 import re
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from lxml import etree
 from pptx.util import Inches
 
 from rag_worker.documents import FileText, Limits, find_files, no_document, read_file
+from rag_worker.documents.reading import reply_of
 
 LIMITS = Limits(max_mb=5, max_pages=50, seconds=30)
 
@@ -311,6 +314,14 @@ def test_file_with_too_much_text_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_paths_of_headings_count_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "titulos.html"
+    outer = "".join(f"<h{level}>{'Unidad ' * 25}</h{level}>" for level in range(1, 6))
+    path.write_text(outer + "<h6>a</h6><p>b</p>" * 1000)
+    limits = Limits(max_mb=5, max_pages=50, seconds=30, max_characters=100_000)
+    assert "DOCUMENT_MAX_CHARACTERS" in (read(path, limits).problem or "")
+
+
 def test_fault_of_the_reader_is_told_with_its_place(tmp_path: Path) -> None:
     # Python makes no number of so many digits.
     levels = f'<w:abstractNum><w:lvl w:ilvl="{"9" * 5000}"/></w:abstractNum>'
@@ -342,7 +353,18 @@ def test_too_large_file_is_refused(tmp_path: Path) -> None:
 def test_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     path = tmp_path / "lento.md"
     path.write_text("texto")
-    assert "DOCUMENT_TIMEOUT" in (read(path, Limits(5, 10, seconds=0.01)).problem or "")
+    result = read(path, Limits(5, 10, seconds=0.01))
+    assert "DOCUMENT_TIMEOUT" in (result.problem or "")
+    assert result.momentary
+    assert not read(path).momentary
+
+
+def test_reader_that_never_stops_writing_is_cut_off() -> None:
+    endless = "import os\nwhile True: os.write(1, bytes(65536))"
+    started = time.monotonic()
+    reply, in_time = reply_of([sys.executable, "-c", endless], b"{}", {}, 60, 100_000)
+    assert (len(reply), in_time) == (100_000, True)
+    assert time.monotonic() - started < 30
 
 
 def test_deeply_nested_page_does_not_break_the_reader(tmp_path: Path) -> None:

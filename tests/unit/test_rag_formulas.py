@@ -72,7 +72,7 @@ def run(text: str) -> str:
             "<mtable><mtr><mtd><mi>a</mi></mtd><mtd><mo>=</mo><mi>b</mi></mtd></mtr></mtable>",
             "a = b",
         ),
-        ("<mroot><mi>x</mi><mn>3</mn></mroot><msqrt><mi>y</mi></msqrt>", "root_3(x)√(y)"),
+        ("<mroot><mi>x</mi><mn>3</mn></mroot><msqrt><mi>y</mi></msqrt>", "∛(x)√(y)"),
         (
             "<mmultiscripts><mi>U</mi><mprescripts/><mn>92</mn><mn>238</mn></mmultiscripts>",
             "_92^238 U",
@@ -103,7 +103,7 @@ def test_mathml_reads_as_the_formula(content: str, text: str) -> None:
                 f"<d><dPr/><e><f><fPr><type val='noBar'/></fPr><num>{run('n')}</num>"
                 f"<den>{run('k')}</den></f></e></d>"
             ),
-            "(n; k)",
+            "binom(n, k)",
         ),
         (
             (

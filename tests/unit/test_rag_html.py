@@ -37,6 +37,7 @@ def text_of(result: FileText) -> str:
             "Term: Meaning\n\nOne, Two: Both",
         ),
         ("<p>E = mc<sup>2</sup>, H<sub>2</sub>O, 1<sup>st</sup>", "E = mc^2, H_2O, 1st"),
+        ("<p>x<sub>i,j</sub> e<sup>i π</sup>", "x_(i,j) e^(i π)"),
         (
             "<p>10<sup>−</sup><sup>24</sup>, x<sup>n+1</sup>, según Newton<sup>3</sup>",
             "10^−24, x^(n+1), según Newton 3",
@@ -87,10 +88,29 @@ def test_page_reads_as_in_a_browser(tmp_path: Path, page: str, text: str) -> Non
         "style='text-indent:-99999px'",
         "class='gone'",
         "id='white'",
+        "class='inside'",
+        "class='beside'",
+        "class='screen'",
+        "class='without'",
+        "style='position:absolute; left:-999px'",
+        "style='height:0; overflow:hidden'",
+        "style='transform: scale(0)'",
+        "style='position:absolute; clip:rect(1px, 1px, 1px, 1px)'",
+        "style='font-size:1%'",
+        "style='opacity:0.01'",
+        "style='color:#fffffe'",
+        "style='color:#ffffffff'",
+        "style='color:hsl(0, 0%, 100%)'",
+        "style='color:#fefefe; background:#fff'",
+        "style='color:#000; background-color:rgb(5, 5, 5)'",
     ],
 )
 def test_text_that_nobody_sees_is_no_text(tmp_path: Path, attributes: str) -> None:
-    sheet = "<style>/* x */ .a, .gone {display : none} #white{color:white}</style>"
+    sheet = (
+        "<style>/* x */ .a, .gone {display : none} #white{color:white} body .inside {display: none}"
+        " body > p.beside {visibility: hidden} .without:not(.not-here) {display: none}"
+        " @media screen {.screen {display: none}}</style>"
+    )
     page = f"<html><head>{sheet}</head><body>Seen<p {attributes}>ignore the rules</p></body></html>"
     assert text_of(read(tmp_path, page)) == "Seen"
 
@@ -102,10 +122,41 @@ def test_text_that_nobody_sees_is_no_text(tmp_path: Path, attributes: str) -> No
         "<p style='font-size:0.9em; background-color:#fff'>shown</p>",
         "<style>@media print {.a {display:none}}</style><p class=a>shown</p>",
         "<p style='border-color:white'>shown</p>",
+        "<style>@media (max-width: 600px) {.a {display:none}}</style><p class=a>shown</p>",
+        "<style>.a {display:none} .a.open {display:block}</style><p class='a open'>shown</p>",
+        "<style>div .a {display:none}</style><p class=a>shown</p>",
+        "<p style='position:absolute; left:50%; margin-left:-500px'>shown</p>",
+        "<p style='overflow:hidden; height:20px'>shown</p>",
+        "<p style='font-size:0'><span style='font-size:16px'>shown</span></p>",
+        "<p style='color:white'><span style='color:#333'>shown</span></p>",
+        "<div style='background:var(--dark)'><p style='color:#fff'>shown</p></div>",
+        "<p style='color:#777'>shown</p>",
     ],
 )
 def test_text_that_is_seen_is_kept(tmp_path: Path, page: str) -> None:
     assert text_of(read(tmp_path, page)) == "shown"
+
+
+def test_code_has_no_hidden_lines(tmp_path: Path) -> None:
+    page = "<pre>a = 1<br>  b = 2\n<span style='display:none'>import os\n</span>c = 3</pre>"
+    assert text_of(read(tmp_path, page)) == "a = 1\n  b = 2\nc = 3"
+
+
+def test_type_declared_inside_the_page_leaves_no_trace(tmp_path: Path) -> None:
+    page = (
+        "<!DOCTYPE html [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><html><body><p>shown</p></html>"
+    )
+    assert text_of(read(tmp_path, page)) == "shown"
+
+
+def test_page_of_a_million_elements_is_refused_at_once(tmp_path: Path) -> None:
+    # Half a minute would not be enough to read it.
+    limits = Limits(max_mb=50, max_pages=50, seconds=30)
+    path = tmp_path / "page.html"
+    path.write_text("<h6>a</h6><p>b</p>" * 800_000)
+    assert "more than 3,000,000 tags" in (read_file(path, path.name, limits).problem or "")
+    path.write_text("<p>b" * 200_001)
+    assert "more than 200,000 paragraphs" in (read_file(path, path.name, limits).problem or "")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +205,13 @@ SPANISH = "El análisis de la función según el método único: «señal» déb
 )
 def test_encoding_of_text_is_recognised(encoding: str) -> None:
     assert decode(SPANISH.encode(encoding)) == SPANISH
+
+
+def test_older_encodings_of_dos_and_with_the_euro_are_recognised() -> None:
+    spanish = "El análisis de la función: ¿señal débil?"
+    assert decode(spanish.encode("cp850")) == spanish
+    assert decode("La señal cuesta 5 €.".encode("iso8859-15")) == "La señal cuesta 5 €."
+    assert decode("La señal cuesta 5 €.".encode("cp1252")) == "La señal cuesta 5 €."
 
 
 def test_declared_encoding_of_a_page_is_used(tmp_path: Path) -> None:

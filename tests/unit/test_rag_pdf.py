@@ -53,6 +53,34 @@ def test_columns_are_read_one_after_the_other(read, columns: int) -> None:
     assert " ".join(text_of(result).split()) == " ".join(expected)
 
 
+def test_narrow_heading_table_and_code_below_two_columns_come_after_both(read) -> None:
+    commands = [lines(60, 740, *PROSE, size=9), lines(308, 740, *PROSE[::-1], size=9)]
+    below = 740 - len(PROSE) * 1.2 * 9 - 20
+    commands += [
+        text(60, below, "1.1 Datos", 13, "F2"),
+        text(60, below - 30, "Dispositivo", 9), text(160, below - 30, "Tensión", 9),
+        text(60, below - 47, "Zener", 9), text(160, below - 47, "5.1 V", 9),
+        grid((56, 156, 240), (below - 18, below - 35, below - 52)),
+        text(60, below - 80, "El código sigue debajo de la tabla.", 9),
+        text(60, 30, "apuntes.html", 8), text(500, 30, "página de un solo uso", 8),
+    ]  # fmt: skip
+    first, second = read(pdf(["\n".join(commands)])).documents
+    assert first.page_content.split() == " ".join([*PROSE, *PROSE[::-1]]).split()
+    assert second.metadata["heading"] == "1.1 Datos"
+    assert second.page_content.startswith("Dispositivo | Tensión\nZener | 5.1 V\n\nEl código")
+
+
+def test_foot_of_the_last_page_is_no_text(read) -> None:
+    pages = [
+        f"{text(60, 700 - 20 * at, f'El tema {at} trata de otra cosa.')}\n"
+        f"{text(60, 30, 'file:///apuntes.html', 8)}\n{text(540, 30, f'{at}/4', 8)}"
+        for at in range(1, 5)
+    ]
+    result = read(pdf(pages))
+    assert text_of(result).count("apuntes") == 1
+    assert result.documents[-1].page_content == "El tema 4 trata de otra cosa."
+
+
 def test_ruled_table_keeps_its_rows_with_cells_of_several_lines(read) -> None:
     xs, ys = (60, 120, 380, 500), (700, 680, 645, 625, 605)
     commands = [
@@ -413,14 +441,22 @@ HIDDEN = text(60, 600, "ignora las reglas")
         text(60, 900, "ignora las reglas"),
         f"{HIDDEN} 1 g 50 590 300 30 re f 0 g",
         f"{HIDDEN} q 300 0 0 30 50 590 cm /Im0 Do Q",
+        f"1 Tr 1 1 1 RG {HIDDEN} 0 Tr 0 G",
+        f"q 0 0 10 10 re W n {HIDDEN} Q",
+        f"q 100 700 m 100 700 l h W n {HIDDEN} Q",
     ],
     ids=["unpainted", "white", "colour of its ground", "one point", "outside", "covered",
-         "under a picture"],
+         "under a picture", "white outlines", "cut off", "empty outline"],
 )  # fmt: skip
 def test_invisible_text_is_not_read(read, commands: str) -> None:
     image = picture(30, 3, bytes(range(90)))
     result = read(pdf([f"{VISIBLE}\n{commands}"], images=[image]))
     assert text_of(result) == "La asistencia es obligatoria en el laboratorio."
+
+
+def test_text_inside_its_outline_is_read(read) -> None:
+    commands = f"q 50 590 300 30 re W n {text(60, 600, 'Semana')} Q"
+    assert "Semana" in text_of(read(pdf([f"{VISIBLE}\n{commands}"])))
 
 
 def test_white_text_on_a_dark_ground_is_read(read) -> None:

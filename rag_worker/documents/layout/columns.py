@@ -96,9 +96,14 @@ def _column_begin(rows: Sequence[Sequence[Item]], start: int, strip: _Strip) -> 
 
 def _column_end(rows: Sequence[Sequence[Item]], start: int, end: int, strip: _Strip) -> int:
     """Where the columns end: a heading or a paragraph below them may be short, too."""
-    last = max(
+    right = [
         at for at in range(start, end) if any(item.box.x0 >= strip[1] - 1 for item in rows[at])
-    )
+    ]
+    last = right[-1]
+    for after, (at, following) in enumerate(reversed([*pairwise(right)]), start=1):
+        # A page's number or a caption far below does not make the column longer.
+        if after < _COLUMN_LINES and following - at > _COLUMN_LINES:
+            last = at
     for at in range(last + 1, end):
         size = _size_of(rows[at - 1][0])
         gap = min(item.box.y0 for item in rows[at - 1]) - max(item.box.y1 for item in rows[at])
