@@ -2,13 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+import idna
+import structlog
+from fastapi import APIRouter, Depends, Request
 from fastapi.security import OAuth2PasswordRequestForm
 
 from api import errors
+from api.confirmation import send_confirmation
 from api.deps import (
     AnyoneLoggedIn,
     HashingDep,
@@ -17,6 +21,7 @@ from api.deps import (
     ResourcesDep,
     UsersDep,
 )
+from api.pages import language_of
 from api.schemas import (
     LONGEST_EMAIL,
     LONGEST_PASSWORD,
@@ -49,6 +54,8 @@ RECOVERY_MESSAGES = {
     "It works once, for 30 minutes.",
 }
 
+logger = structlog.get_logger()
+
 router = APIRouter(tags=["Accounts"])
 
 
@@ -57,14 +64,24 @@ router = APIRouter(tags=["Accounts"])
     status_code=201,
     summary="Register",
     responses=errors.responses(
-        *errors.BODY, errors.EmailTakenError, errors.UsernameTakenError, errors.UnavailableError
+        *errors.BODY,
+        errors.EmailDomainNotAllowedError,
+        errors.EmailTakenError,
+        errors.UsernameTakenError,
+        errors.UnavailableError,
     ),
 )
-async def register(new: NewUser, users: UsersDep, hashing: HashingDep) -> Account:
+async def register(
+    new: NewUser, request: Request, resources: ResourcesDep, users: UsersDep, hashing: HashingDep
+) -> Account:
     """Creates your account. The answers to your questions are sent to its e-mail address.
 
-    The user name has no `@`. The password may be a whole sentence.
+    An e-mail with a link to confirm the address is sent at once. The user name has no `@`. The
+    password may be a whole sentence.
     """
+    allowed = resources.settings.allowed_email_domains
+    if allowed and not is_within(new.email, allowed):
+        raise errors.EmailDomainNotAllowedError(allowed)
     try:
         user = await hashing(
             users.register, email=new.email, username=new.username, password=new.password
@@ -73,7 +90,26 @@ async def register(new: NewUser, users: UsersDep, hashing: HashingDep) -> Accoun
         raise errors.EmailTakenError from None
     except UsernameTakenError:
         raise errors.UsernameTakenError from None
+    try:
+        await send_confirmation(resources, user, language_of(request, resources.settings))
+    except errors.DATABASE_ERRORS as error:
+        # The account exists, and /auth/send-confirmation sends the mail later.
+        logger.warning("no confirmation mail", user=user.id, **errors.describe_fault(error))
     return Account.of(user)
+
+
+def is_within(email: str, domains: Sequence[str]) -> bool:
+    """Whether the address is of one of the domains, or of one below them."""
+    domain = _ascii_domain(email.rpartition("@")[2])
+    return any(f".{domain}".endswith(f".{_ascii_domain(allowed)}") for allowed in domains)
+
+
+def _ascii_domain(domain: str) -> str:
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        # As it is: a name with an underscore, say, which stands in no public DNS.
+        return domain.casefold()
 
 
 @router.post(

@@ -19,12 +19,15 @@ from api.errors import (
     NotLoggedInError,
     PasswordChangeRequiredError,
     UnavailableError,
+    UnconfirmedEmailError,
 )
-from api.limits import RecoveryLimit
+from api.limits import MailLimit
+from core.links import Links
 from core.mails import AccountMails
 from core.questions import QuestionQueue
 from core.security import InvalidTokenError, read_access_token
 from core.settings import Settings
+from core.suppressions import Suppressions
 from core.users import User, UserRepository
 
 HASHING_THREADS = 4
@@ -56,8 +59,11 @@ class Resources:
     queue: QuestionQueue
     mails: AccountMails
     users: UserRepository
+    links: Links
+    suppressions: Suppressions
     hashing: Hashing = field(default_factory=Hashing)
-    recovery: RecoveryLimit = field(default_factory=RecoveryLimit)
+    recovery: MailLimit = field(default_factory=MailLimit)
+    confirmations: MailLimit = field(default_factory=MailLimit)
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the users' database has its tables."""
 
@@ -141,6 +147,16 @@ async def _current_user(user: AnyoneLoggedIn) -> User:
 
 CurrentUser = Annotated[User, Depends(_current_user)]
 """The student who calls."""
+
+
+async def _asking_user(user: CurrentUser, settings: SettingsDep) -> User:
+    if settings.require_confirmed_email and user.confirmed is None:
+        raise UnconfirmedEmailError
+    return user
+
+
+AskingUser = Annotated[User, Depends(_asking_user)]
+"""The student who calls, with an address that answers may be sent to."""
 
 
 async def _current_worker(

@@ -24,7 +24,7 @@ Haz una pregunta sobre **{course}** y la respuesta te llegará por correo, con l
 documentos del curso en las que se apoya. No hace falta esperar aquí.
 
 1. **Regístrate**: abre `POST /user`, pon tu correo, un nombre de usuario y una contraseña, y pulsa
-   *Execute*.
+   *Execute*. Te llegará un correo con un enlace: ábrelo para confirmar tu dirección.
 2. **Identifícate**: pulsa *Authorize*, escribe tu usuario (o correo) y tu contraseña, y otra vez
    *Authorize*.
 3. **Pregunta**: abre `POST /questions` («Input Prompt»), escribe tu pregunta entre las comillas y
@@ -36,7 +36,7 @@ Ask a question about **{course}**; the answer arrives by e-mail, with the pages 
 documents that it rests on. There is no need to wait here.
 
 1. **Register**: open `POST /user`, fill in your e-mail address, a user name and a password, and
-   press *Execute*.
+   press *Execute*. An e-mail with a link arrives: open it to confirm your address.
 2. **Authorise**: press *Authorize*, type your user name (or e-mail address) and your password, and
    press *Authorize* again.
 3. **Ask**: open `POST /questions` ("Input Prompt"), type your question between the quotation marks

@@ -15,6 +15,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from api.limits import MAILS_PER_HOUR
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 DATABASE_ERRORS = (PyMongoError, OperationalError, InterfaceError, PoolTimeoutError)
@@ -302,6 +304,89 @@ class WrongOldPasswordError(ApiError):
 # Accounts and questions.
 
 
+class EmailDomainNotAllowedError(ApiError):
+    """The address is of a domain that may not register."""
+
+    status = 403
+    title = "E-mail domain not allowed"
+    sentence = "Only addresses of these domains may register: {domains}. Use yours of the course."
+    sentence_es = "Solo se admiten direcciones de: {domains}. Usa la que tienes para el curso."
+
+    def __init__(self, domains: Sequence[str] = ("uni.example",)) -> None:
+        super().__init__(domains=", ".join(domains))
+
+
+class UnconfirmedEmailError(ApiError):
+    """The student has not opened the link in his mailbox, and must."""
+
+    status = 403
+    title = "E-mail not confirmed"
+    sentence = (
+        "Confirm your e-mail address first: open the link in the mail that you were sent. "
+        "POST /auth/send-confirmation sends it again."
+    )
+    sentence_es = (
+        "Confirma antes tu dirección: abre el enlace del correo que has recibido. "
+        "POST /auth/send-confirmation lo envía otra vez."
+    )
+
+
+class TooManyMailsError(ApiError):
+    """Enough mails of one kind within an hour."""
+
+    status = 429
+    title = "Too many mails"
+    sentence = (
+        "This mail was sent {limit} times within an hour: look into the spam folder, "
+        "or try again later."
+    )
+    sentence_es = (
+        "Este correo ya se ha enviado {limit} veces en una hora: mira en la carpeta de spam, "
+        "o repite más tarde."
+    )
+    headers_always: ClassVar = {"Retry-After": "3600"}
+
+    def __init__(self, limit: int = MAILS_PER_HOUR) -> None:
+        super().__init__(limit=limit)
+
+
+class BrokenLinkError(ApiError):
+    """A link from an e-mail that is not whole, or whose account or answer is not there any more."""
+
+    status = 404
+    title = "Broken link"
+    sentence = (
+        "This link is not complete or leads nowhere any more: open it from the e-mail once more, "
+        "or copy all of it into the browser."
+    )
+    sentence_es = (
+        "Este enlace no está completo o ya no lleva a ningún sitio: ábrelo otra vez desde el "
+        "correo, o cópialo entero en el navegador."
+    )
+
+
+class OldConfirmationError(ApiError):
+    """The link to confirm an address has ended."""
+
+    status = 410
+    title = "Link has ended"
+    sentence = (
+        "This link has ended: log in at /docs and get a new one with POST /auth/send-confirmation."
+    )
+    sentence_es = (
+        "Este enlace ha caducado: entra en /docs y pide otro con POST /auth/send-confirmation."
+    )
+
+
+class OldFeedbackError(ApiError):
+    """The link to rate an answer has ended."""
+
+    status = 410
+    title = "Link has ended"
+    sentence = "This link has ended, for the answer is more than a year old. Ask again at /docs."
+    sentence_es = "Este enlace ha caducado: la respuesta tiene más de un año. Pregunta otra vez."
+
+
 class EmailTakenError(ApiError):
     """The address has an account."""
 
@@ -406,28 +491,34 @@ def problem_response(request: Request, error: ApiError) -> JSONResponse:
     )
 
 
+EXPECTED = (HTTPException, RequestValidationError, *DATABASE_ERRORS)
+"""What a route may raise; anything else is a fault of this program."""
+
+
+def api_error(error: Exception) -> ApiError:
+    """The error of this API that one of ``EXPECTED`` stands for."""
+    match error:
+        case ApiError():
+            return error
+        case HTTPException():
+            known = _BY_STATUS.get(error.status_code, MalformedBodyError)
+            return known(headers=error.headers)
+        case RequestValidationError():
+            if any(e["type"] == "json_invalid" for e in error.errors()):
+                return MalformedBodyError()
+            return InvalidInputError.from_validation(error)
+    logger.warning("database unavailable", **describe_fault(error))
+    return UnavailableError()
+
+
 def add_handlers(app: FastAPI) -> None:
     """Turn every error of a route into a problem."""
 
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        if not isinstance(error, ApiError):
-            known = _BY_STATUS.get(error.status_code, MalformedBodyError)
-            error = known(headers=error.headers)
-        return problem_response(request, error)
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return problem_response(request, api_error(error))
 
-    @app.exception_handler(RequestValidationError)
-    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        if any(e["type"] == "json_invalid" for e in error.errors()):
-            return problem_response(request, MalformedBodyError())
-        return problem_response(request, InvalidInputError.from_validation(error))
-
-    async def _database(request: Request, error: Exception) -> JSONResponse:
-        logger.warning("database unavailable", **describe_fault(error))
-        return problem_response(request, UnavailableError())
-
-    for kind in DATABASE_ERRORS:
-        app.add_exception_handler(kind, _database)
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, handle)
 
 
 def describe_fault(error: BaseException) -> dict[str, str]:

@@ -1,13 +1,13 @@
-"""How often a temporary password is sent."""
+"""How often a mail that anybody can ask for is sent."""
 
 import time
 from collections import deque
 
-RECOVERY_MAILS_PER_HOUR = 3
+MAILS_PER_HOUR = 3
 
 
-class RecoveryLimit:
-    """How many temporary passwords each account was sent within the last hour.
+class MailLimit:
+    """How many mails of one kind each account was sent within the last hour.
 
     Kept in memory, for accounts that exist only: a nuisance is to be bounded, not a secret kept.
     """
@@ -20,7 +20,7 @@ class RecoveryLimit:
         sent = self._sent.setdefault(account, deque())
         while sent and sent[0] < time.monotonic() - 3600:
             sent.popleft()
-        if len(sent) >= RECOVERY_MAILS_PER_HOUR:
+        if len(sent) >= MAILS_PER_HOUR:
             return False
         sent.append(time.monotonic())
         return True

@@ -10,17 +10,19 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
-from api import accounts, claims, questions, status
+from api import accounts, claims, confirmation, feedback, questions, status
 from api.deps import Resources
 from api.docs import DESCRIPTION, TAGS, add_docs
 from api.errors import DATABASE_ERRORS, add_handlers, describe_fault
 from api.middleware import AccessLog, BodyLimit, SecurityHeaders
 from api.migrations import migrate
+from core.links import Links
 from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
 from core.questions import QuestionQueue
 from core.settings import Settings
+from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
 
 START_SECONDS = 3.0
@@ -49,8 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan(settings),
     )
     add_handlers(app)
-    for router in (accounts.router, questions.router, status.router, claims.router):
-        app.include_router(router)
+    for module in (accounts, confirmation, questions, status, claims, feedback):
+        app.include_router(module.router)
     add_docs(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
@@ -89,6 +91,8 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 queue=QuestionQueue.from_settings(database, settings),
                 mails=AccountMails(database),
                 users=UserRepository(engine),
+                links=Links(settings),
+                suppressions=Suppressions(database),
             )
             app.state.resources = resources
 

@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from api import errors
-from api.deps import CurrentUser, QueueDep, SettingsDep
+from api.deps import AskingUser, CurrentUser, QueueDep, SettingsDep
 from api.schemas import (
     LARGEST_NUMBER,
     AcceptedQuestion,
@@ -49,6 +49,7 @@ router = APIRouter(tags=["Questions"])
         **errors.responses(
             *errors.BODY,
             *errors.STUDENT,
+            errors.UnconfirmedEmailError,
             errors.IdempotencyKeyReusedError,
             errors.TooManyQuestionsError,
         ),
@@ -57,7 +58,7 @@ router = APIRouter(tags=["Questions"])
 async def ask(
     *,
     new: NewQuestion,
-    user: CurrentUser,
+    user: AskingUser,
     queue: QueueDep,
     settings: SettingsDep,
     response: Response,

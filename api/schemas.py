@@ -17,12 +17,11 @@ from pydantic import (
 )
 
 from api.errors import invalid
-from core.questions import Outcome, Question, QuestionState, Source
+from core.questions import LONGEST_QUESTION, Outcome, Question, QuestionState, Source
 from core.users import User, normal_form
 
 LARGEST_NUMBER = 2**53 - 1
 """The largest whole number that every client can hold."""
-LONGEST_QUESTION = 4_000
 LONGEST_ANSWER = 100_000
 LONGEST_PASSWORD = 128
 LONGEST_EMAIL = 254

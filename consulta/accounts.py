@@ -64,12 +64,15 @@ def create_user(
 def show_users(terminal: Console, settings: Settings) -> None:
     """Print the accounts and the workers' tokens."""
     with _users(settings) as users:
-        accounts = Table("id", "user name", "e-mail", "kind", "state", "since", title="Accounts")
+        accounts = Table(
+            "id", "user name", "e-mail", "confirmed", "kind", "state", "since", title="Accounts"
+        )
         for user in users.all():
             accounts.add_row(
                 str(user.id),
                 escape(user.username),
                 escape(user.email),
+                f"{user.confirmed:%Y-%m-%d}" if user.confirmed else "[yellow]no",
                 "staff" if user.is_staff else "student",
                 "active" if user.is_active else "[red]disabled",
                 f"{user.created:%Y-%m-%d}",
@@ -93,6 +96,19 @@ def set_active(settings: Settings, identifier: str, *, active: bool) -> None:
         if user is None:
             raise AccountError(f"Nobody is called {identifier}: `consulta users list` shows all.")
         users.set_active(user.id, active)
+
+
+def confirm(settings: Settings, identifier: str) -> str:
+    """Vouch for the address of an account, as its owner does with the link; returns the address.
+
+    Raises:
+        AccountError: there is no such account.
+    """
+    with _users(settings) as users:
+        user = users.find(identifier)
+        if user is None or users.confirm(user.id, user.email) is None:
+            raise AccountError(f"Nobody is called {identifier}: `consulta users list` shows all.")
+        return user.email
 
 
 def create_worker_token(settings: Settings, name: str) -> str:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from consulta.student import POLL_SECONDS, AskError, Asking, Student
+from core.settings import Settings, SettingsError, load_settings
 
 ANSWER_SECONDS = 300.0
 MAIL_SECONDS = 60.0
@@ -62,8 +63,12 @@ def ask_and_show(
         AskError: the API is away or refuses, or there is no answer after ``seconds``.
     """
     terminal.print(f"[bold]Question:[/] {escape(text)}")
-    with Asking(api_url, Student.load(data)) as asking, terminal.status("Asking…") as spinner:
+    settings = _settings(data)
+    student = Student.load(data, *settings.allowed_email_domains[:1])
+    with Asking(api_url, student) as asking, terminal.status("Asking…") as spinner:
         asking.log_in()
+        if settings.require_confirmed_email:
+            _vouch(settings, student)
         number = int(asking.ask(text)["id"])
         question: dict[str, Any] = {}
         for question in asking.follow(number, seconds):
@@ -71,6 +76,23 @@ def ask_and_show(
     if show_answer:
         terminal.print(_answer_panel(question))
     return number
+
+
+def _settings(data: Path) -> Settings:
+    try:
+        return load_settings(None, (Path(".env"), data / "consulta.env"))
+    except SettingsError as error:
+        raise AskError(str(error)) from None
+
+
+def _vouch(settings: Settings, student: Student) -> None:
+    """Confirm the sample student's address: its only mailbox is this machine's own page."""
+    from consulta.accounts import AccountError, confirm
+
+    try:
+        confirm(settings, student.username)
+    except AccountError as error:
+        raise AskError(str(error)) from None
 
 
 def _progress(question: dict[str, Any]) -> str:

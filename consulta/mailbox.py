@@ -58,11 +58,15 @@ _PAGE_POLICY = (
     "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-# The e-mail itself: its style and its own images; no script, nothing from elsewhere.
+# The e-mail itself: its style and its own images; no script, nothing from elsewhere. Its links open
+# pages of their own, for those pages refuse to be framed.
 _MAIL_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
-    "base-uri 'none'; frame-ancestors 'self'; sandbox"
+    "base-uri 'none'; frame-ancestors 'self'; "
+    "sandbox allow-popups allow-popups-to-escape-sandbox"
 )
+_HEAD = re.compile(r"<head\b[^>]*>", re.I)
+_IN_NEW_PAGES = '<base target="_blank">'
 
 _log = structlog.get_logger(__name__)
 
@@ -277,7 +281,8 @@ class _Pages:
 
     def html(self, request: Request) -> Response:
         mail = parse_mail(self._data(request))
-        return HTMLResponse(mail.html or "", headers=_headers(_MAIL_POLICY))
+        html, found = _HEAD.subn(lambda head: head[0] + _IN_NEW_PAGES, mail.html or "", count=1)
+        return HTMLResponse(html if found else _IN_NEW_PAGES + html, headers=_headers(_MAIL_POLICY))
 
     def raw(self, request: Request) -> Response:
         return Response(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from consulta.export import jsonl
 from consulta.services import stores
-from core.questions import QuestionState
+from core.questions import QuestionState, Rating
 from core.settings import Settings
 
 _STATE_HELP = {
@@ -20,6 +20,11 @@ _STATE_HELP = {
     QuestionState.ANSWERED: "the e-mail is to be sent",
     QuestionState.SENT: "done",
     QuestionState.UNDELIVERABLE: "`consulta requeue NUMBER` tries again",
+}
+_RATING = {
+    Rating.HELPED: "helped",
+    Rating.DID_NOT_HELP: "did not help",
+    Rating.ASK_STAFF: "ask the staff",
 }
 
 
@@ -49,6 +54,9 @@ async def show_status(terminal: Console, settings: Settings) -> None:
             f"Pace: {_duration(pace)} an answer; "
             f"{status.by_state[QuestionState.ANSWERING]} worked on now."
         )
+    if any(status.ratings.values()):
+        said = ", ".join(f"{_RATING[rating]} {count}" for rating, count in status.ratings.items())
+        terminal.print(f"Ratings: {said}.")
     if status.last_errors:
         errors = Table(
             "question", "asked", "state", "error", title="Last errors", title_justify="left"

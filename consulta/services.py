@@ -57,13 +57,13 @@ def run_remote_worker(settings: Settings, api_url: str, token: str) -> None:
 
 
 def run_mailer(settings: Settings) -> None:
-    """Send e-mails until SIGTERM or SIGINT."""
+    """Send e-mails, and read those with questions, until SIGTERM or SIGINT."""
     from mailer.service import run_mailer as run
 
     async def main() -> None:
         stop = stop_on_signals()
-        async with stores(settings) as opened:
-            await run(settings, opened.queue, opened.mails, stop)
+        async with connect(settings) as client:
+            await run(settings, client[settings.mongo_db_name], stop)
 
     configure_logging(settings, "mailer")
     asyncio.run(main())

@@ -27,15 +27,15 @@ class Student:
     password: str
 
     @classmethod
-    def load(cls, data: Path) -> Self:
-        """The student of this data folder, made up at the first call."""
+    def load(cls, data: Path, domain: str = "ejemplo.test") -> Self:
+        """The student of this data folder, made up at the first call with an address there."""
         file = data / _FILE
         try:
             return cls(**json.loads(file.read_text()))
         except FileNotFoundError:
             # A name of its own: where the file was lost, nobody knows the old account's password.
             name = f"estudiante-{secrets.token_hex(2)}"
-            student = cls(name, f"{name}@ejemplo.test", secrets.token_urlsafe(18))
+            student = cls(name, f"{name}@{domain}", secrets.token_urlsafe(18))
             data.mkdir(parents=True, exist_ok=True)
             file.touch(mode=0o600)
             file.write_text(json.dumps(asdict(student)))

@@ -1,13 +1,12 @@
 """Signed links in e-mails: whoever has one was sent it, and nobody can make one."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from itsdangerous import BadData, URLSafeTimedSerializer
+from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 
 from core.settings import Settings
-
-_DAY = 24 * 3600
 
 
 class LinkPurpose(StrEnum):
@@ -17,11 +16,18 @@ class LinkPurpose(StrEnum):
     FEEDBACK = "feedback"
 
 
-_LIFETIMES = {LinkPurpose.CONFIRM: 7 * _DAY, LinkPurpose.FEEDBACK: 365 * _DAY}
+LIFETIMES = {
+    LinkPurpose.CONFIRM: timedelta(days=7),
+    LinkPurpose.FEEDBACK: timedelta(days=365),
+}
 
 
 class InvalidLinkError(Exception):
     """The link was changed, is for something else, or has ended."""
+
+
+class ExpiredLinkError(InvalidLinkError):
+    """The link is ours, and its time is over."""
 
 
 class Links:
@@ -45,10 +51,15 @@ class Links:
         """What was signed: ``[user id, address]`` to confirm, the question's number for feedback.
 
         Raises:
-            InvalidLinkError: it is not ours, is for something else, or has ended.
+            ExpiredLinkError: it has ended.
+            InvalidLinkError: it is not ours, or is for something else.
         """
         try:
-            return self._serializer(purpose).loads(token, max_age=_LIFETIMES[purpose])
+            return self._serializer(purpose).loads(
+                token, max_age=int(LIFETIMES[purpose].total_seconds())
+            )
+        except SignatureExpired as error:
+            raise ExpiredLinkError(type(error).__name__) from None
         except BadData as error:
             raise InvalidLinkError(type(error).__name__) from None
 

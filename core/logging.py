@@ -57,7 +57,10 @@ def configure_logging(settings: Settings, service: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     # Their lines at INFO are about every request and every connection.
-    for name in ("httpx", "httpx2", "httpcore", "pymongo", "chromadb", "alembic", "uvicorn.access"):
+    for name in (
+        *("httpx", "httpx2", "httpcore", "pymongo", "chromadb", "alembic", "uvicorn.access"),
+        "imapclient",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
@@ -48,6 +48,21 @@ class AccountMail:
     mail_claims: int
     mail_attempts: int
     thread: Thread | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read a document of ``mails``."""
+        return cls(
+            id=document["_id"],
+            kind=MailKind(document["kind"]),
+            email=document["email"],
+            language=document["language"],
+            values=document["values"],
+            date=as_datetime(document["date"]),
+            mail_claims=document["mail_claims"],
+            mail_attempts=document["mail_attempts"],
+            thread=Thread.from_document(document["thread"]) if document.get("thread") else None,
+        )
 
 
 class AccountMails:
@@ -121,30 +136,25 @@ class AccountMails:
             return None
         return number
 
-    async def was_written_within(self, email: str, kind: MailKind, span: timedelta) -> bool:
-        """Whether a mail of this kind to this address was stored in the last ``span``."""
+    async def was_written_within(
+        self, email: str, kind: MailKind, span: timedelta, *, times: int = 1
+    ) -> bool:
+        """Whether ``times`` mails of this kind to this address were stored in the last ``span``."""
         since = milliseconds(self._clock() - span)
-        found = await self._mails.find_one(
+        found = self._mails.find(
             {"email": email, "kind": str(kind), "date_ms": {"$gt": since}}, {"_id": 1}
-        )
-        return found is not None
+        ).limit(times)
+        return len([mail async for mail in found]) == times
 
     async def claim(self) -> AccountMail | None:
         """Take the mail that has been due longest, marked in doubt; None when there is none."""
         document = await self.outbox.claim()
-        if document is None:
-            return None
-        return AccountMail(
-            id=document["_id"],
-            kind=MailKind(document["kind"]),
-            email=document["email"],
-            language=document["language"],
-            values=document["values"],
-            date=as_datetime(document["date"]),
-            mail_claims=document["mail_claims"],
-            mail_attempts=document["mail_attempts"],
-            thread=Thread.from_document(document["thread"]) if document.get("thread") else None,
-        )
+        return AccountMail.from_document(document) if document else None
+
+    async def one(self, number: int) -> AccountMail | None:
+        """Mail ``number``; without its secrets once it is sent."""
+        document = await self._mails.find_one({"_id": number})
+        return AccountMail.from_document(document) if document else None
 
     async def mark_sent(self, number: int, mail_claims: int) -> bool:
         """The receiving server accepted it; its secrets are erased."""
@@ -153,3 +163,7 @@ class AccountMails:
     async def mark_undeliverable(self, number: int, mail_claims: int, reason: str) -> bool:
         """It was refused for good; its secrets are erased."""
         return await self.outbox.mark_undeliverable(number, mail_claims, reason, values={})
+
+    async def mark_bounced(self, number: int, reason: str) -> bool:
+        """It was accepted and came back; False if none is under way."""
+        return await self.outbox.mark_bounced(number, reason, values={})

@@ -105,6 +105,16 @@ class Outbox:
             number, mail_claims, {**final, "mail_error": reason, **changes}
         )
 
+    async def mark_bounced(self, number: int, reason: str, **changes: Any) -> bool:
+        """It came back, after a server had accepted it or while that was in doubt."""
+        final = {**self._final(MailStatus.UNDELIVERABLE), "mail_error": reason, **changes}
+        # Two updates, because not every server knows null inside $or.
+        for state in ({"status": str(MailStatus.SENT)}, {"status": None, "mail_in_doubt": True}):
+            result = await self._collection.update_one({"_id": number, **state}, {"$set": final})
+            if result.matched_count == 1:
+                return True
+        return False
+
     async def requeue(self, number: int) -> bool:
         """Try an undeliverable e-mail again from the start."""
         result = await self._collection.update_one(

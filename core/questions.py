@@ -31,6 +31,10 @@ PACE_SAMPLE = 20
 """How many recent answers the pace is measured on."""
 
 
+LONGEST_QUESTION = 4_000
+"""Characters."""
+
+
 class QuestionState(StrEnum):
     """Where a question is on its way; read from the document, never stored."""
 
@@ -67,6 +71,10 @@ class IdempotencyConflictError(Exception):
 
 class TooManyWaitingError(Exception):
     """The student has as many unanswered questions as are allowed."""
+
+
+class TooManyMailedError(Exception):
+    """The student has asked as much by e-mail as is allowed in a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +265,7 @@ class QueueStatus:
     failed: int
     oldest_waiting: datetime | None
     pace: Pace
+    ratings: dict[Rating, int]
     last_errors: tuple[Question, ...]
 
 
@@ -330,6 +339,7 @@ class QuestionQueue:
         user_id: int,
         idempotency_key: str | None = None,
         most_waiting: int | None = None,
+        most_mailed: int | None = None,
         thread: Thread | None = None,
         follows: Question | None = None,
     ) -> Enqueued:
@@ -341,6 +351,7 @@ class QuestionQueue:
             user_id: the student it belongs to.
             idempotency_key: the same key of the same student again is the same question.
             most_waiting: how many unanswered questions the student may have.
+            most_mailed: how many questions by e-mail the student may ask in 24 hours.
             thread: the e-mail that it came by.
             follows: the answered question of the same student that it refers to; a copy of that
                 exchange is kept with it.
@@ -348,12 +359,15 @@ class QuestionQueue:
         Raises:
             IdempotencyConflictError: the key was used for another text.
             TooManyWaitingError: the student has ``most_waiting`` already.
+            TooManyMailedError: the student has asked ``most_mailed`` already.
         """
         dedupe = f"user:{user_id}:{idempotency_key}" if idempotency_key else str(uuid.uuid4())
         if idempotency_key and (known := await self._known(dedupe, input)):
             return known
         if most_waiting is not None and await self.waiting(user_id) >= most_waiting:
             raise TooManyWaitingError
+        if most_mailed is not None and await self._mailed(user_id) >= most_mailed:
+            raise TooManyMailedError
         number = await next_number(self._database, "prompts")
         now = self._clock()
         document: Document = {
@@ -427,6 +441,13 @@ class QuestionQueue:
     async def waiting(self, user_id: int) -> int:
         """How many of the student's questions have no answer yet."""
         return await self._count({"due": {"$lt": NEVER}, "user_id": user_id})
+
+    async def _mailed(self, user_id: int) -> int:
+        since = milliseconds(self._clock() - timedelta(days=1))
+        return await self._count(
+            # Only where there was an e-mail is it a text.
+            {"user_id": user_id, "date_ms": {"$gt": since}, "thread.message_id": {"$gte": ""}}
+        )
 
     async def place(self, question: Question) -> int:
         """Its place among the unanswered questions, 1 for the oldest; 0 when it is answered."""
@@ -545,6 +566,10 @@ class QuestionQueue:
         """The e-mail was refused for good."""
         return await self.outbox.mark_undeliverable(number, mail_claims, reason)
 
+    async def mark_bounced(self, number: int, reason: str) -> bool:
+        """The e-mail was accepted and came back; False if none is under way."""
+        return await self.outbox.mark_bounced(number, reason)
+
     async def requeue_mail(self, number: int) -> bool:
         """Send an undeliverable answer again (staff)."""
         return await self.outbox.requeue(number)
@@ -578,6 +603,7 @@ class QuestionQueue:
             failed=await self._count({"outcome": str(Outcome.FAILED)}),
             oldest_waiting=as_datetime(oldest["date"]) if oldest else None,
             pace=await self.pace(),
+            ratings={rating: await self._count({"rating": str(rating)}) for rating in Rating},
             last_errors=tuple([self._question(document) async for document in errors]),
         )
 

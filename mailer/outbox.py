@@ -89,8 +89,10 @@ class Lane(Generic[MailT]):
         sender: Sender,
         stop: asyncio.Event,
         retry: RetryPolicy,
+        refusal: Callable[[MailT], Awaitable[str | None]] | None = None,
         clock: Clock = system_clock,
     ) -> None:
+        """``refusal`` says why an e-mail is not to be sent at all, or None."""
         self._kind = kind
         self._claim = claim
         self._store = store
@@ -98,6 +100,7 @@ class Lane(Generic[MailT]):
         self._sender = sender
         self._stop = stop
         self._retry = retry
+        self._refusal = refusal
         self._clock = clock
         self._log = _log.bind(lane=kind)
         self._server_failures = 0
@@ -110,6 +113,7 @@ class Lane(Generic[MailT]):
             return False
         try:
             mail = await self._claim()
+            refusal = await self._refusal(mail) if mail and self._refusal else None
         except PyMongoError as error:
             self._note_database(error)
             return False
@@ -121,7 +125,10 @@ class Lane(Generic[MailT]):
         if mail is None:
             return False
         with structlog.contextvars.bound_contextvars(**{self._kind: mail.id}):
-            await self._deliver(mail)
+            if refusal:
+                await self._give_up(mail, refusal)
+            else:
+                await self._deliver(mail)
         return True
 
     async def _deliver(self, mail: MailT) -> None:

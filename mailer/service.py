@@ -2,16 +2,25 @@
 
 import asyncio
 import ssl
+from functools import partial
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
+from pymongo.asynchronous.database import AsyncDatabase
 
 from core import worker
 from core.clock import system_clock
-from core.mails import AccountMails
-from core.questions import QuestionQueue
+from core.colors import Palette
+from core.links import Links
+from core.mails import AccountMail, AccountMails, MailKind
+from core.questions import Question, QuestionQueue
 from core.settings import Settings, SettingsError
+from core.suppressions import Suppressions
+from core.users import UserRepository, create_user_engine
 from mailer.addresses import is_plain_address
+from mailer.imap import Folder, Mailbox
+from mailer.inbox import Inbox, Positions, Reception
 from mailer.logo import read_logo
 from mailer.messages import Letterhead, account_message, answer_message
 from mailer.outbox import Lane, RetryPolicy
@@ -26,30 +35,42 @@ _log = structlog.get_logger(__name__)
 
 async def run_mailer(
     settings: Settings,
-    queue: QuestionQueue,
-    mails: AccountMails,
+    database: AsyncDatabase[dict[str, Any]],
     stop: asyncio.Event,
     *,
+    queue: QuestionQueue | None = None,
     retry: RetryPolicy | None = None,
     tls_context: ssl.SSLContext | None = None,
 ) -> None:
     """Send answers and account mails until ``stop`` is set; what is being sent is finished.
 
     The two go side by side, so that a temporary password never waits behind a server that takes
-    minutes for an answer.
+    minutes for an answer; and beside them, where there is an IMAP server, questions are read.
 
     Args:
+        queue: of ``database``; by default as the settings say.
         retry: pauses and attempts; by default those of the settings.
-        tls_context: how the mail server's certificate is verified; by default against the
+        tls_context: how the mail servers' certificates are verified; by default against the
             system's authorities.
 
     Raises:
         SettingsError: a sender address or a password is missing or wrong.
     """
+    queue = queue or QuestionQueue.from_settings(database, settings)
+    mails = AccountMails(database)
+    suppressions = Suppressions(database)
     answers = Account.for_answers(settings)
     account_mails = Account.for_account_mails(settings)
     letterheads = {account: _letterhead(settings, account) for account in (answers, account_mails)}
     retry = retry or RetryPolicy(max_attempts=settings.mail_max_attempts)
+
+    async def refusal(mail: Question | AccountMail) -> str | None:
+        # The link in a confirmation is how an address comes back to life.
+        if isinstance(mail, AccountMail) and mail.kind is MailKind.CONFIRMATION:
+            return None
+        reason = await suppressions.reason(mail.email)
+        return f"Mail to this address came back before: {reason}" if reason else None
+
     account_lane = Lane(
         "mail",
         claim=mails.claim,
@@ -58,6 +79,7 @@ async def run_mailer(
         sender=Sender(account_mails, tls_context=tls_context),
         stop=stop,
         retry=retry,
+        refusal=refusal,
     )
     answer_lane = Lane(
         "question",
@@ -67,6 +89,7 @@ async def run_mailer(
         sender=Sender(answers, tls_context=tls_context),
         stop=stop,
         retry=retry,
+        refusal=refusal,
     )
     _log.info("the mailer is running", server=f"{answers.server}:{answers.port}")
     async with asyncio.TaskGroup() as group:
@@ -75,7 +98,39 @@ async def run_mailer(
             (answer_lane, settings.poll_seconds),
         ):
             group.create_task(worker.run(lane.process_next, stop, poll_seconds))
+        if settings.imap_server is not None:
+            group.create_task(_read_inbox(settings, database, queue, stop, tls_context))
     _log.info("the mailer has stopped")
+
+
+async def _read_inbox(
+    settings: Settings,
+    database: AsyncDatabase[dict[str, Any]],
+    queue: QuestionQueue,
+    stop: asyncio.Event,
+    tls_context: ssl.SSLContext | None,
+) -> None:
+    mailbox = Mailbox.from_settings(settings)
+    engine = create_user_engine(settings)
+    reception = Reception(
+        settings,
+        queue=queue,
+        mails=AccountMails(database),
+        users=UserRepository(engine),
+        suppressions=Suppressions(database),
+    )
+    inbox = Inbox(
+        partial(Folder, mailbox, tls_context),
+        mailbox.name,
+        reception=reception,
+        positions=Positions(database),
+        stop=stop,
+        poll_seconds=settings.email_rest_sec,
+    )
+    try:
+        await inbox.run()
+    finally:
+        engine.dispose()
 
 
 def _letterhead(settings: Settings, account: Account) -> Letterhead:
@@ -84,11 +139,19 @@ def _letterhead(settings: Settings, account: Account) -> Letterhead:
             f"{account.username!r} cannot be a sender: SMTP_USERNAME and RECOVERY_SMTP_USERNAME "
             "are plain e-mail addresses."
         )
+    inbox = settings.imap_username if settings.imap_server else None
     return Letterhead(
         course_name=settings.course_name,
         language=settings.course_language,
         timezone=ZoneInfo(settings.course_timezone),
         sender=account.username,
         login_url=f"{settings.public_url}/docs",
+        feedback_url=Links(settings).feedback,
+        palette=Palette.of(settings.brand_color),
+        takes_replies=settings.imap_server is not None,
+        # A login that is no address has its mail where the answers come from.
+        replies_to=inbox
+        if inbox and inbox != account.username and is_plain_address(inbox)
+        else None,
         logo=read_logo(settings.logo_path),
     )

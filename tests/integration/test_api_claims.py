@@ -74,6 +74,7 @@ async def test_worker_gets_the_question_without_the_students_address(
         "claims": 1,
         "attempts": 0,
         "lease_seconds": 30.0,
+        "earlier": None,
     }
     assert "uni.test" not in response.text
     assert (await client.get("/receive-prompt", headers=worker)).status_code == 204

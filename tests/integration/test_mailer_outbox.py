@@ -90,7 +90,7 @@ class Course:
         settings = self.settings.model_copy(update={"smtp_port": port})
         stop = asyncio.Event()
         running = asyncio.create_task(
-            run_mailer(settings, queue or self.queue, self.mails, stop, retry=retry)
+            run_mailer(settings, self.database, stop, queue=queue or self.queue, retry=retry)
         )
         try:
             yield stop
@@ -106,6 +106,7 @@ def settings_in(folder: Path, **changes: Any) -> Settings:
     file = folder / "passwords.json"
     file.write_text(json.dumps({**passwords, **changes.pop("passwords", {})}))
     values: dict[str, Any] = {
+        "secret_key": "0123456789abcdef0123456789abcdef",
         "smtp_server": "127.0.0.1",
         "smtp_username": "consultas@uni.example",
         "smtp_timeout": 5,
@@ -419,11 +420,11 @@ async def test_sender_that_is_no_plain_address_is_named_at_start(
 ) -> None:
     settings = settings_in(tmp_path, smtp_username=username)
     with pytest.raises(SettingsError, match="SMTP_USERNAME"):
-        await run_mailer(settings, course.queue, course.mails, asyncio.Event())
+        await run_mailer(settings, course.database, asyncio.Event())
 
 
 async def test_missing_password_is_named_at_start(course: Course, tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     settings.passwords_file.write_text('{"smtp_password": "", "imap_password": ""}')
     with pytest.raises(SettingsError, match="forgot_password"):
-        await run_mailer(settings, course.queue, course.mails, asyncio.Event())
+        await run_mailer(settings, course.database, asyncio.Event())

@@ -24,6 +24,7 @@ from core.questions import (
     RetryPolicy,
     Source,
     Thread,
+    TooManyMailedError,
     TooManyWaitingError,
 )
 from core.settings import Settings
@@ -437,6 +438,90 @@ async def test_undeliverable_answer_keeps_its_reason_and_can_be_requeued(
     assert await queue.requeue_mail(mail.id)
     assert not await queue.requeue_mail(mail.id)
     assert (await queue.claim_answered()) is not None
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+async def test_answer_that_came_back_is_undeliverable_with_the_reason(
+    queue: QuestionQueue, is_recorded: bool
+) -> None:
+    await ask(queue)
+    claim = await claimed(queue)
+    assert not await queue.mark_bounced(claim.id, "550")
+    await queue.complete(claim.id, claim.claims, ANSWER)
+    assert not await queue.mark_bounced(claim.id, "550")
+    mail = await queue.claim_answered()
+    assert mail is not None
+    if is_recorded:
+        assert await queue.mark_sent(mail.id, mail.mail_claims)
+    # Else the report is faster than the mailer's own record.
+    assert await queue.mark_bounced(mail.id, "Came back: 5.1.1 no such user")
+    assert not await queue.mark_bounced(mail.id, "again")
+    assert not await queue.mark_sent(mail.id, mail.mail_claims)
+    question = await queue.one(mail.id)
+    assert question is not None
+    assert question.state is QuestionState.UNDELIVERABLE
+    assert question.error == "Came back: 5.1.1 no such user"
+    assert await queue.requeue_mail(mail.id)
+
+
+async def test_mail_that_came_back_is_undeliverable_without_its_secrets(
+    store: AsyncDatabase[dict[str, Any]],
+) -> None:
+    mails = AccountMails(store)
+    await mails.create_indexes()
+    number = await mails.enqueue(
+        MailKind.ACKNOWLEDGEMENT, email="ana@uni.test", language="es", values={"number": "7"}
+    )
+    assert number is not None
+    mail = await mails.claim()
+    assert mail == await mails.one(number)
+    assert mail is not None
+    assert await mails.mark_bounced(number, "5.1.1")
+    stored = await mails.one(number)
+    assert stored is not None
+    assert stored.values == {}
+    assert await mails.one(number + 1) is None
+
+
+async def test_questions_by_mail_are_limited_in_a_day(queue: QuestionQueue, clock: Hand) -> None:
+    async def mailed(key: str, user: int = 1) -> Question:
+        enqueued = await queue.enqueue(
+            input=f"¿{key}?",
+            email="ana@uni.test",
+            user_id=user,
+            idempotency_key=f"mail:{key}",
+            most_mailed=2,
+            thread=Thread("", "CONSULTA"),
+        )
+        return enqueued.question
+
+    for _ in range(3):
+        await ask(queue)  # Not by mail.
+    await mailed("a")
+    clock.move(3600)
+    second = await mailed("b")
+    with pytest.raises(TooManyMailedError):
+        await mailed("c")
+    assert (await mailed("b")).id == second.id
+    await mailed("c", user=2)
+    clock.move(23 * 3600 + 1)
+    await mailed("c")
+
+
+async def test_mails_of_a_kind_are_counted_by_address(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    mails = AccountMails(store, clock=clock)
+    for _ in range(2):
+        await mails.enqueue(MailKind.NOT_ACCEPTED, email="ana@uni.test", language="es", values={})
+    day = timedelta(days=1)
+    for times, expected in ((1, True), (2, True), (3, False)):
+        found = await mails.was_written_within(
+            "ana@uni.test", MailKind.NOT_ACCEPTED, day, times=times
+        )
+        assert found is expected
+    clock.move(day.total_seconds())
+    assert not await mails.was_written_within("ana@uni.test", MailKind.NOT_ACCEPTED, day)
 
 
 async def test_status_counts_every_state(queue: QuestionQueue, clock: Hand) -> None:

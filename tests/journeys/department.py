@@ -98,11 +98,12 @@ class Department:
         return eventually(sent, seconds, f"The answer to question {number}")
 
     def mails(self, recipient: str = "") -> list[EmailMessage]:
-        """The caught e-mails, newest first."""
+        """The caught e-mails, newest first, but for those that ask to confirm an address."""
         found = []
         for file in (self.folder / "mail" / "new").iterdir():
             message = message_from_bytes(file.read_bytes(), policy=policy.default)
-            if recipient in message["X-Envelope-To"]:
+            is_confirmation = message["Subject"].startswith("Confirma tu dirección")
+            if recipient in message["X-Envelope-To"] and not is_confirmation:
                 found.append((file.stat().st_mtime_ns, message))
         return [message for _, message in sorted(found, key=lambda pair: -pair[0])]
 
@@ -155,6 +156,7 @@ def department(
             "MONGO_URL": mongo_url,
             "SECRET_KEY": "".join(f"{byte:02x}" for byte in os.urandom(32)),
             "API_PORT": str(api_port),
+            "PUBLIC_URL": f"http://127.0.0.1:{api_port}",
             "DOCUMENT_LOCATION": str(documents),
             "INDEX_LOCATION": str(folder / "index"),
             "COURSE_NAME": "Electrónica I",

@@ -123,6 +123,13 @@ def test_once_shows_the_email_and_leaves_no_process_behind(up: Up) -> None:
     assert "question 2" in second.stdout.lower()
 
 
+def test_sample_student_may_ask_where_only_some_addresses_may(up: Up) -> None:
+    up.environment |= {"REQUIRE_CONFIRMED_EMAIL": "true", "ALLOWED_EMAIL_DOMAINS": "uni.test"}
+    shown = up.run("--once", "--question", "When does Professor Okonkwo see students?")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "@uni.test" in shown.stdout
+
+
 def test_ctrl_c_stops_everything_and_killed_processes_come_back(up: Up) -> None:
     process = up.start()
     try:

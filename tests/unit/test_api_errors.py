@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from api import errors
 from api.errors import ApiError, InvalidInputError, describe_fault
-from api.limits import RECOVERY_MAILS_PER_HOUR, RecoveryLimit
+from api.limits import MAILS_PER_HOUR, MailLimit
 
 
 def all_errors(parent: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
@@ -63,8 +63,8 @@ def test_a_fault_of_a_database_is_logged_without_what_was_stored() -> None:
 
 
 def test_an_account_gets_few_temporary_passwords_an_hour() -> None:
-    limit = RecoveryLimit()
-    for _ in range(RECOVERY_MAILS_PER_HOUR):
+    limit = MailLimit()
+    for _ in range(MAILS_PER_HOUR):
         assert limit.take("ana")
     assert not limit.take("ana")
     assert limit.take("eva")

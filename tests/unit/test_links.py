@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from core.links import InvalidLinkError, LinkPurpose, Links
+from core.links import ExpiredLinkError, InvalidLinkError, LinkPurpose, Links
 from core.settings import Settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -47,5 +47,5 @@ def test_confirmation_ends_after_a_week(monkeypatch: pytest.MonkeyPatch) -> None
     confirmation = token(links().confirmation(7, "ana@uni.test"))
     later = time.time() + 7 * 86400 + 2
     monkeypatch.setattr("itsdangerous.timed.time.time", lambda: later)
-    with pytest.raises(InvalidLinkError):
+    with pytest.raises(ExpiredLinkError):
         links().read(LinkPurpose.CONFIRM, confirmation)

@@ -16,6 +16,7 @@ from aiosmtplib.email import flatten_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.colors import Palette
 from core.mails import AccountMail, MailKind
 from core.questions import Answer, Outcome, Question, QuestionState, Source
 from mailer import messages
@@ -31,6 +32,8 @@ LETTERHEAD = Letterhead(
     timezone=ZoneInfo("Europe/Madrid"),
     sender="consultas@uni.example",
     login_url="https://consultas.uni.example/docs",
+    feedback_url=lambda number: f"https://consultas.uni.example/feedback/token-{number}",
+    palette=Palette.of("#8c2f39"),
 )
 QUESTION = Question(
     id=17,
@@ -123,11 +126,11 @@ class Active(HTMLParser):
 
     ALLOWED = re.compile(
         "html|head|meta|title|style|body|table|thead|tbody|tr|th|td|div|span|p|br|hr|h[1-6]"
-        "|strong|em|s|code|pre|ul|ol|li|blockquote|img"
+        "|strong|em|s|sub|sup|code|pre|ul|ol|li|blockquote|img|a"
     )
     ATTRIBUTES = re.compile(
         "lang|charset|name|content|role|class|width|height|cellpadding|cellspacing|style|align"
-        "|valign|dir|start|src|alt"
+        "|valign|dir|start|src|alt|href"
     )
 
     def __init__(self) -> None:
@@ -140,6 +143,8 @@ class Active(HTMLParser):
             self.found.append(tag)
         for name, value in attributes:
             if not self.ATTRIBUTES.fullmatch(name) or (name == "src" and value != "cid:logo"):
+                self.found.append(f"{tag} {name}={value}")
+            if name == "href" and not str(value).startswith("https://consultas.uni.example/"):
                 self.found.append(f"{tag} {name}={value}")
             if name == "style" and ("url(" in str(value) or "expression" in str(value)):
                 self.found.append(f"{tag} {name}={value}")
@@ -240,6 +245,61 @@ def test_every_outcome_is_said_plainly(outcome: Outcome, expected: str) -> None:
         assert "Sources" not in part(message, kind)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "choices"),
+    [
+        (Outcome.ANSWERED, ["yes", "no", "staff"]),
+        (Outcome.QUOTED, ["yes", "no", "staff"]),
+        (Outcome.NOT_COVERED, ["staff"]),
+        (Outcome.FAILED, ["staff"]),
+        (Outcome.NO_QUESTION, []),
+    ],
+)
+def test_answer_asks_whether_it_helped_where_there_is_something_to_say(
+    outcome: Outcome, choices: list[str]
+) -> None:
+    message = received(answer_message(with_answer(outcome=outcome), LETTERHEAD))
+    for kind in ("plain", "html"):
+        links = re.findall(r"/feedback/token-17\?choice=(\w+)", part(message, kind))
+        assert links == choices
+
+
+@pytest.mark.parametrize("takes_replies", [True, False])
+def test_a_reply_is_offered_only_where_the_inbox_is_read(takes_replies: bool) -> None:
+    letterhead = replace(LETTERHEAD, takes_replies=takes_replies)
+    message = received(answer_message(QUESTION, letterhead))
+    for kind in ("plain", "html"):
+        assert ("Responde a este correo" in part(message, kind)) is takes_replies
+
+
+def test_formulas_are_readable_in_both_parts() -> None:
+    question = with_answer(
+        text=r"Es \(I_D = \frac{V_{DD}}{R_D}\) [1].",
+        sources=(Source("a.pdf", r"Vale $\sqrt{x^2 + 1}$ y \Omega.", heading="1. $V_{GS}$"),),
+    )
+    message = received(answer_message(question, LETTERHEAD))
+    assert "Es I_D = V_DD/R_D [1]." in part(message, "plain")
+    assert "Vale √(x² + 1) y Ω." in part(message, "plain")
+    assert "1. V_GS" in part(message, "plain")
+    html = re.sub(r' style="[^"]*"|</?span[^>]*>', "", part(message, "html"))
+    assert "Es I<sub>D</sub> = V<sub>DD</sub>/R<sub>D</sub> [1]." in html
+    assert "Vale √(x<sup>2</sup> + 1) y Ω." in html
+
+
+def test_inbox_preview_shows_the_answer_and_not_the_letterhead() -> None:
+    body = part(received(answer_message(QUESTION, LETTERHEAD)), "html").partition("<body")[2]
+    page = Active()
+    page.feed("<body" + body)
+    assert page.text.strip().startswith("Es el valor de")
+
+
+def test_colours_are_the_courses_in_light_and_dark() -> None:
+    html = part(received(answer_message(QUESTION, LETTERHEAD)), "html")
+    palette = LETTERHEAD.palette
+    assert palette.light.ground == "#8c2f39"
+    assert html.count(palette.light.ground) > html.count(palette.dark.ground) > 0
+
+
 @pytest.mark.parametrize("outcome", [Outcome.ANSWERED, Outcome.QUOTED])
 @pytest.mark.parametrize("uncertain", [True, False])
 def test_uncertain_answer_says_so(outcome: Outcome, uncertain: bool) -> None:
@@ -287,6 +347,62 @@ def test_expired_temporary_password_is_not_sent() -> None:
     late = NOW + timedelta(minutes=30)
     with pytest.raises(UndeliverableError, match="expired"):
         account_message(ACCOUNT_MAIL, LETTERHEAD, late)
+
+
+CONFIRMATION = replace(
+    ACCOUNT_MAIL,
+    kind=MailKind.CONFIRMATION,
+    values={
+        "username": "ana",
+        "url": "https://consultas.uni.example/confirm/token",
+        "expires": "2026-07-08T10:00:00+00:00",
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [("es", ("Confirma", "8 de julio de 2026")), ("en", ("Confirm", "8 July 2026"))],
+)
+def test_confirmation_mail_has_the_link_and_says_how_long_it_works(
+    language: str, expected: tuple[str, ...]
+) -> None:
+    message = received(account_message(replace(CONFIRMATION, language=language), LETTERHEAD, NOW))
+    assert message["Auto-Submitted"] == "auto-generated"
+    for kind in ("plain", "html"):
+        for words in (*expected, "https://consultas.uni.example/confirm/token", "ana"):
+            assert words in part(message, kind)
+
+
+def test_old_confirmation_mail_is_not_sent() -> None:
+    with pytest.raises(UndeliverableError, match="expired"):
+        account_message(CONFIRMATION, LETTERHEAD, NOW + timedelta(days=8))
+
+
+FOR_STAFF = replace(
+    ACCOUNT_MAIL,
+    kind=MailKind.FOR_STAFF,
+    email="profesorado@uni.example",
+    values={
+        "number": "17",
+        "question": "¿Qué es $V_{GS}$?",
+        "answer": "Es **esto** [1].",
+        "sources": "[1] apuntes.pdf, página 12",
+        "student": "ana@uni.example",
+        "reply_to": "ana@uni.example",
+    },
+)
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_staff_get_question_answer_and_the_students_address_to_reply_to(language: str) -> None:
+    message = received(account_message(replace(FOR_STAFF, language=language), LETTERHEAD, NOW))
+    assert str(message["To"]) == "profesorado@uni.example"
+    assert str(message["Reply-To"]) == "ana@uni.example"
+    assert "17" in message["Subject"]
+    for kind in ("plain", "html"):
+        for words in ("¿Qué es $V_{GS}$?", "esto", "apuntes.pdf, página 12", "ana@uni.example"):
+            assert words in part(message, kind)
 
 
 def test_account_mail_with_a_missing_value_is_an_error_not_a_gap() -> None:

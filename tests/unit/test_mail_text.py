@@ -1,5 +1,6 @@
 """Texts, addresses, Markdown and logos that are fit for an e-mail."""
 
+import re
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from mailer.addresses import envelope_address, is_plain_address
 from mailer.errors import UndeliverableError
 from mailer.logo import LOGO_LIMIT, read_logo
-from mailer.markdown import to_html
+from mailer.markdown import quotation_html, to_html
 from mailer.text import clean, one_line, without_addresses
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -147,8 +148,41 @@ def test_markdown_shows_links_images_and_markup_as_they_were_written(text: str) 
         assert (word in html) == (word in text)
 
 
-def test_markdown_keeps_the_backslashes_of_formulas() -> None:
-    assert r"\(V_{GS} = 0\)" in to_html(r"Con \(V_{GS} = 0\) se mide.")
+def test_markdown_keeps_the_backslashes_of_what_is_no_formula() -> None:
+    assert r"\begin{matrix} y \(" in to_html(r"Con \begin{matrix} y \( se mide.")
+
+
+def test_formulas_in_markdown_are_written_out_but_not_in_code() -> None:
+    html = to_html("Con \\(V_{GS}\\), `$x^2$` y\n\n```\n$y^2$\n```\n\n| a |\n|---|\n| $z^2$ |")
+    plain = re.sub(r' style="[^"]*"|</?span[^>]*>', "", html)
+    assert "Con V<sub>GS</sub>, <code>$x^2$</code> y" in plain
+    assert "<code>$y^2$\n</code>" in plain
+    assert "<td>z<sup>2</sup></td>" in plain
+
+
+def test_words_of_a_document_are_no_markdown() -> None:
+    html = to_html("Dicen:\n\n> def __init__(self):\n> # nota\n>\n> — a.pdf, página 2\n\n**fin**")
+    plain = re.sub(r' style="[^"]*"', "", html)
+    assert "<p>def __init__(self):<br>\n# nota</p><p>— a.pdf, página 2</p>" in plain
+    assert "<strong>fin</strong>" in plain
+    assert plain.count("<blockquote>") == 1
+
+
+def test_rows_in_a_quotation_are_a_table_and_indents_stay() -> None:
+    text = "Fechas:\nParcial | 3 de noviembre | 9:00\nFinal | 28 de enero | 9:00\nfor x:\n    a | b"
+    plain = re.sub(r' (style|class)="[^"]*"', "", quotation_html(text))
+    assert plain.startswith("<p>Fechas:</p><table>")
+    assert "<tr><td>Final</td><td>28 de enero</td><td>9:00</td></tr>" in plain
+    assert "<p>for x:<br>\n&nbsp;&nbsp;&nbsp;&nbsp;a | b</p>" in plain
+
+
+@given(st.text(st.sampled_from(list("ab<>&\"'|> $^_{}\\ \n\t"))))
+def test_no_quotation_becomes_an_active_element(text: str) -> None:
+    html = quotation_html(text)
+    tags = set(re.findall(r"<(\w+)", html))
+    assert tags <= {"p", "br", "table", "tbody", "tr", "td", "code", "sub", "sup", "span"}
+    shown = re.sub(r"<[^>]*>", "", html)
+    assert "<" not in shown
 
 
 @given(st.text(st.sampled_from(list("ab<>&\"'`*_~[](){}!|#-+>1. \n\t\\:/=;"))))
@@ -158,10 +192,12 @@ def test_no_markdown_becomes_an_active_element(text: str) -> None:
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
             tags.add(tag)
-            assert {name for name, _ in attributes} <= {"style", "start"}
+            assert {name for name, _ in attributes} <= {"style", "start", "class"}
 
     Tags().feed(to_html(text))
-    allowed = "p br hr em strong s ul ol li table thead tbody tr th td code pre blockquote"
+    allowed = (
+        "sub sup span p br hr em strong s ul ol li table thead tbody tr th td code pre blockquote"
+    )
     assert tags <= {*allowed.split(), "h1", "h2", "h3", "h4", "h5", "h6"}
 
 

@@ -202,6 +202,10 @@ def test_name_close_to_a_setting_that_is_set_too_is_somebody_elses(
         ("COURSE_TIMEZONE", "Madrid"),
         ("COURSE_TIMEZONE", "../../etc/passwd"),
         ("COURSE_NAME", "x" * 121),
+        ("BRAND_COLOR", "red"),
+        ("BRAND_COLOR", "#12345"),
+        ("ALLOWED_EMAIL_DOMAINS", "uni.es, *.uni.es"),
+        ("ALLOWED_EMAIL_DOMAINS", "@uni.es"),
         ("LLM_MODEL", "mistral"),
         ("LLM_MODEL", "ollama:"),
         ("LLM_MODEL", "olama:mistral"),
@@ -235,6 +239,14 @@ def test_wrong_value_is_named_and_not_repeated(
     assert text.startswith(f"The setting {name} is wrong: ")
     if name in {"SECRET_KEY", "DATABASE_URL", "MONGO_URL"}:
         assert value not in text
+
+
+@pytest.mark.parametrize("value", ["#8C2F39", "8c2f39", " #8c2f39 "])
+def test_colour_may_leave_out_what_begins_a_comment(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("BRAND_COLOR", value)
+    assert load_settings().brand_color == "#8c2f39"
 
 
 @pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
