@@ -24,6 +24,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
 FROM python:${PYTHON}
 ARG SERVICE
 # Tesseract reads scanned pages; Debian's versions are those of the base image.
+# hadolint ignore=DL3008
 RUN if [ "${SERVICE}" = worker ]; then \
         apt-get update \
         && apt-get install --yes --no-install-recommends tesseract-ocr tesseract-ocr-spa \

@@ -5,7 +5,7 @@ import sys
 import unicodedata
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -325,11 +325,32 @@ def export(
 
 
 @app.command(rich_help_panel=STAFF)
-def doctor(data: DataOption = DEFAULT_DATA) -> None:
+def doctor(
+    mail_to: Annotated[
+        str | None,
+        typer.Option(
+            "--mail-to",
+            metavar="ADDRESS",
+            callback=_readable,
+            help="Send a test mail there; else the mail server is only asked whether it would.",
+            show_default=False,
+        ),
+    ] = None,
+    service: Annotated[
+        Literal["api", "worker", "remote_worker", "mailer"] | None,
+        typer.Option(
+            "--service",
+            help="Check only what this service needs, as in its container.",
+            show_default=False,
+        ),
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
     """Check every setting and server, and say what to do."""
     from consulta.doctor import examine
 
-    raise typer.Exit(asyncio.run(examine(terminal, _settings(data=data))))
+    checks = examine(terminal, _index_settings(data), service=service, data=data, mail_to=mail_to)
+    raise typer.Exit(asyncio.run(checks))
 
 
 @app.command(rich_help_panel=SERVICES)
@@ -471,6 +492,26 @@ def disable_user(
     except accounts.AccountError as error:
         _fail(error)
     _say(f"{identifier} is {'enabled' if enable else 'disabled'}.")
+
+
+@users_app.command("confirm")
+def confirm_user(
+    identifier: Annotated[
+        str, typer.Argument(callback=_readable, help="User name or e-mail.", show_default=False)
+    ],
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Vouch for the e-mail address of an account.
+
+    For students whom the confirmation mail does not reach.
+    """
+    from consulta import accounts
+
+    try:
+        address = accounts.confirm(_account_settings(data), identifier)
+    except accounts.AccountError as error:
+        _fail(error)
+    _say(f"The address {address} is confirmed.")
 
 
 @users_app.command("worker-token")

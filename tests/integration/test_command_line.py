@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from consulta.cli import app
 from core.mongo import connect
 from core.outbox import MailStatus
-from core.questions import Answer, Outcome, QuestionQueue, Source
+from core.questions import Answer, Outcome, QuestionQueue, Rating, Source
 from core.settings import Settings
 from tests import servers
 
@@ -34,6 +35,7 @@ COMMANDS = {
     "users create": "Create an account",
     "users list": "List the accounts",
     "users disable": "Keep an account out",
+    "users confirm": "Vouch for the e-mail address",
     "users worker-token": "token",
     "api": "Run the API",
     "worker": "Run a worker",
@@ -150,6 +152,8 @@ async def filled(consulta: CommandLine) -> CommandLine:
         await queue.mark_sent(first.id, first.mail_claims)
         await queue.mark_undeliverable(second.id, second.mail_claims, "550 no such user [/x]")
         await queue.claim()
+        await queue.rate(first.id, Rating.HELPED)
+        await queue.rate(second.id, Rating.ASK_STAFF)
     return consulta
 
 
@@ -186,7 +190,7 @@ def test_help_lists_every_command_in_one_line_each(bare: CommandLine) -> None:
         ("index", "DOCUMENT_LOCATION"),
         ("api", "SECRET_KEY"),
         ("worker", "MONGO_HOST"),
-        ("mailer", "MONGO_HOST"),
+        ("mailer", "SECRET_KEY"),
     ],
 )
 def test_missing_setting_is_named_in_one_sentence(
@@ -272,7 +276,7 @@ def test_doctor_says_of_everything_that_is_away_what_to_do(bare: CommandLine) ->
     }
     for setting in ("SECRET_KEY", "DOCUMENT_LOCATION", "SMTP_SERVER", "MONGO_URL", "DATABASE_URL"):
         assert setting in ended.out
-    assert ended.out.splitlines()[-1] == "9 of 10 checks failed."
+    assert ended.out.splitlines()[-1] == "9 of 16 checks failed."
 
 
 def test_doctor_finds_passwords_that_others_can_read(consulta: CommandLine) -> None:
@@ -311,6 +315,7 @@ def test_status_shows_states_pace_and_errors_without_steering_the_terminal(
     assert "1 were answered with an apology" in ended.out
     assert "The oldest unanswered question has waited" in ended.out
     assert "Pace: " in ended.out
+    assert "Ratings: helped 1, did not help 0, ask the staff 1." in ended.out
     assert "ValueError: [/bold]" in ended.out
     assert "\x1b" not in ended.out
 
@@ -394,13 +399,24 @@ def test_accounts_are_created_listed_disabled_and_enabled(consulta: CommandLine)
     assert consulta("users", "disable", "ANA@uni.test").code == 0
     listed = consulta("users", "list").out
     rows = [line.strip("│ ").split("│") for line in listed.splitlines() if "@" in line]
-    assert [[cell.strip() for cell in row[1:5]] for row in rows] == [
-        ["Ana.P", "ana@uni.test", "staff", "disabled"],
-        ["eva", "eva@uni.test", "student", "active"],
+    assert [[cell.strip() for cell in row[1:6]] for row in rows] == [
+        ["Ana.P", "ana@uni.test", "no", "staff", "disabled"],
+        ["eva", "eva@uni.test", "no", "student", "active"],
     ]
     assert consulta("users", "disable", "--enable", "ana.p").out == "ana.p is enabled.\n"
     assert "disabled" not in consulta("users", "list").out
     assert PASSWORD.encode() not in (consulta.folder / "users.sqlite").read_bytes()
+
+
+def test_staff_vouch_for_an_address_that_no_mail_reaches(consulta: CommandLine) -> None:
+    consulta("users", "create", "--student", "eva", "eva@uni.test", stdin=PASSWORD)
+    confirmed = consulta("users", "confirm", "EVA")
+    assert (confirmed.code, confirmed.out) == (0, "The address eva@uni.test is confirmed.\n")
+    [row] = [line for line in consulta("users", "list").out.splitlines() if "eva@" in line]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", row.strip("│ ").split("│")[3].strip())
+    nobody = consulta("users", "confirm", "nobody")
+    assert nobody.code == 1
+    assert nobody.err.startswith("consulta: Nobody is called nobody")
 
 
 def test_second_account_of_a_name_or_an_address_is_refused(consulta: CommandLine) -> None:

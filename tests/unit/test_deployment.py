@@ -33,6 +33,16 @@ IMAGES_OWN = {
     "OLLAMA_HOST",
     "OLLAMA_KEEP_ALIVE",
     "OLLAMA_NUM_PARALLEL",
+    "MP_SMTP_BIND_ADDR",
+    "MP_MAX_MESSAGES",
+    "ME_CONFIG_MONGODB_SERVER",
+    "ME_CONFIG_MONGODB_ADMINUSERNAME",
+    "ME_CONFIG_MONGODB_ADMINPASSWORD",
+    "ME_CONFIG_BASICAUTH",
+    "ME_CONFIG_BASICAUTH_USERNAME",
+    "ME_CONFIG_BASICAUTH_PASSWORD",
+    "ME_CONFIG_SITE_SESSIONSECRET",
+    "ME_CONFIG_SITE_COOKIESECRET",
 }
 OURS: dict[str, Service] = {"api": "api", "rag": "worker", "email": "mailer"}
 SECRETS = ("SECRET_KEY", "DB_PASS", "MONGO_PASS")
@@ -218,14 +228,85 @@ def test_memory_limits_leave_a_machine_of_16_gb_something(compose: dict[str, Any
     assert sum(int(limit[:-1]) * units[limit[-1]] for limit in limits) <= 14.5 * 1024
 
 
-def test_only_the_api_publishes_a_port_and_for_this_machine_alone(compose: dict[str, Any]) -> None:
+def test_no_database_publishes_a_port_and_what_does_is_for_this_machine_alone(
+    compose: dict[str, Any],
+) -> None:
     ports = {
-        name: service["ports"]
+        name: [interpolated(port, {}) for port in service["ports"]]
         for name, service in compose["services"].items()
         if "ports" in service
     }
-    assert ports.keys() == {"api"}
-    assert [interpolated(port, {}) for port in ports["api"]] == ["127.0.0.1:8000:8000"]
+    assert ports == {
+        "api": ["127.0.0.1:8000:8000"],
+        "mailcatcher": ["127.0.0.1:8025:8025"],
+        "mongo-express": ["127.0.0.1:8081:8081"],
+    }
+
+
+def test_what_is_for_trying_things_out_starts_only_when_asked_for(
+    compose: dict[str, Any],
+) -> None:
+    services = compose["services"]
+    profiles = {name: each["profiles"] for name, each in services.items() if "profiles" in each}
+    assert profiles == {"mailcatcher": ["dev"], "mongo-express": ["dev"]}
+    needed = {name for each in services.values() for name in each.get("depends_on", {})}
+    assert not needed & profiles.keys()
+
+
+def test_mail_catcher_listens_where_the_mailer_looks_for_a_mail_server(
+    compose: dict[str, Any], empty_environment: pytest.MonkeyPatch
+) -> None:
+    assert empty_environment
+    variables = FILLED_IN | {"SMTP_SERVER": "mailcatcher"}
+    mailer = environment_of(compose["services"]["email"], variables)
+    assert mailer["SMTP_SERVER"] == "mailcatcher"
+    assert "SMTP_PORT" not in mailer
+    catcher = compose["services"]["mailcatcher"]["environment"]
+    assert catcher["MP_SMTP_BIND_ADDR"] == f"0.0.0.0:{Settings().smtp_port}"
+
+
+def test_web_view_of_the_queue_wants_the_login_that_was_chosen(compose: dict[str, Any]) -> None:
+    environment = environment_of(compose["services"]["mongo-express"], FILLED_IN)
+    assert environment["ME_CONFIG_BASICAUTH"] == "true"
+    # What the image would take in place of each, everybody knows.
+    for name in ("BASICAUTH_PASSWORD", "SITE_SESSIONSECRET", "SITE_COOKIESECRET"):
+        assert environment[f"ME_CONFIG_{name}"] == FILLED_IN["MONGO_PASS"]
+
+
+@pytest.mark.parametrize(
+    ("held", "asked_for"),
+    [("", ["pull mistral", "pull bge-m3"]), ("mistral", ["pull bge-m3"]), ("mistral bge-m3", [])],
+)
+def test_models_that_ollama_has_are_not_fetched_again(
+    compose: dict[str, Any], tmp_path: Path, held: str, asked_for: list[str]
+) -> None:
+    log = tmp_path / "log"
+    program = tmp_path / "ollama"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'if [ "$1" = show ]; then case " {held} " in *" $2 "*) exit 0 ;; *) exit 1 ;; esac; fi\n'
+        f'echo "$@" >> {log}\n'
+    )
+    program.chmod(0o755)
+    shell, option, text = compose["services"]["models"]["entrypoint"]
+    subprocess.run(
+        [shell, option, text.replace("$$", "$")],
+        env={
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "LLM_MODEL": "ollama:mistral",
+            "EMBEDDING_MODEL": "ollama:bge-m3",
+        },
+        timeout=10,
+        check=True,
+    )
+    assert (log.read_text().splitlines() if log.exists() else []) == asked_for
+
+
+def test_models_are_fetched_by_the_ollama_that_the_worker_asks(compose: dict[str, Any]) -> None:
+    for variables in ({}, {"OLLAMA_SERVER_URL": "http://gpu.example.edu:11434"}):
+        models = environment_of(compose["services"]["models"], variables)
+        worker = environment_of(compose["services"]["rag"], FILLED_IN | variables)
+        assert models["OLLAMA_HOST"] == worker["OLLAMA_SERVER_URL"]
 
 
 def test_services_wait_for_the_health_of_what_they_need(compose: dict[str, Any]) -> None:
@@ -249,7 +330,8 @@ def test_our_containers_are_built_from_locks_and_can_do_little(compose: dict[str
 
 def test_every_image_is_pinned(compose: dict[str, Any]) -> None:
     images = [s["image"] for s in compose["services"].values() if "build" not in s]
-    assert all(re.fullmatch(r"[\w/]+:\d+\.\d+(\.\d+)?", image) for image in images), images
+    pinned = re.compile(r"[\w/-]+:v?\d+\.\d+(\.\d+)?(-[\w.-]+)?")
+    assert all(pinned.fullmatch(image) for image in images), images
 
 
 def test_only_the_mailer_sees_the_mail_passwords_and_workers_no_users(
@@ -279,6 +361,19 @@ def test_images_get_no_secret_and_what_the_dockerfile_copies_exists() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
     sources = {source.split("/")[0] for line in copied for source in line.split()}
     assert sources == allowed
+
+
+def test_dockerfile_pleases_the_linter() -> None:
+    hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
+    assert hadolint, "it comes with the development dependencies: make install-dev"
+    check = subprocess.run(
+        [hadolint, "--no-color", str(ROOT / "Dockerfile")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
 
 
 def test_dockerfile_installs_only_locked_packages_and_runs_as_an_ordinary_user() -> None:
@@ -326,3 +421,30 @@ def test_settings_table_is_up_to_date() -> None:
         check=False,
     )
     assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_operations_manual_names_services_log_lines_and_files_that_exist(
+    compose: dict[str, Any],
+) -> None:
+    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    commands = re.findall(r"docker compose (?:exec|run)((?: --?\S+)*) (?:python )?(\w+)", manual)
+    assert {service for _, service in commands} == {"database", "mongodb", "api", "rag", "email"}
+    rooms = {"api": ["api"], "rag": ["rag_worker"], "email": ["mailer"]}
+    texts = {
+        service: "".join(
+            file.read_text(encoding="utf-8")
+            for room in ["core", *rooms[service]]
+            for file in (ROOT / room).rglob("*.py")
+        )
+        for service in OURS
+    }
+    lines = re.findall(r"^\| (api|rag|email) \| (`.+?`) \|", manual, re.MULTILINE)
+    assert len(lines) > 20
+    for service, names in lines:
+        for name in re.findall("`(.+?)`", names):
+            assert name in texts[service], f"{service} logs no {name!r}"
+    for link in re.findall(r"\]\(([^)]+)\)", manual):
+        assert (ROOT / "docs" / link).is_file(), link
+    for script in re.findall(r"`(scripts/[\w-]+)", manual):
+        assert (ROOT / script).is_file(), script
+    assert compose["services"].keys() >= {"mailcatcher", "models"}
