@@ -7,19 +7,33 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import zip_longest
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from core.clock import Clock, system_clock
-from core.questions import Answer, Outcome, Source
+from core.questions import Answer, Exchange, Outcome, Source
 from core.settings import Settings
-from rag_worker.dates import asks_for_next, next_date
+from rag_worker.answerability import sought_by
+from rag_worker.dates import asks_for_next, find_dates, is_day_first
 from rag_worker.documents.sections import PATH_SEPARATOR, clean
+from rag_worker.events import Event, events, wanted_events
 from rag_worker.exercises import is_exercise, mentions_exercises
-from rag_worker.intent import Scope, read_message, scope_of
+from rag_worker.intent import (
+    Reference,
+    Scope,
+    has_unit,
+    is_yes_no,
+    named_unit,
+    read_message,
+    reference_of,
+    scope_of,
+    subject_of_summary,
+    without_whole,
+)
 from rag_worker.language import question_language, shows_language, terms
-from rag_worker.models import LanguageModel, PromptTruncatedError
+from rag_worker.models import Completion, LanguageModel, ModelFailedError, PromptTruncatedError
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
 from rag_worker.relevance import Thresholds
@@ -47,6 +61,9 @@ _WRITTEN_SHARE = 0.7
 best quotation: else they are about something near."""
 _NUMBERING = re.compile(r"^(?:\d+\.)+\d*\s+|^\d+[)\s]\s*(?=\D)")
 _ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s")
+_OWN_SHARE = 0.5
+"""Of what a follow-up adds to the question before it, in the passages that both find."""
+_EARLIER_CHARACTERS = 300
 _MARK = re.compile(r"\[(\d+)\]")
 
 log = structlog.get_logger()
@@ -60,11 +77,13 @@ class Explanation:
         hits: what the search found, best first.
         shown: what the model was shown, in document order; what it would have been shown, where
             it was not asked.
-        evidence: the probability that the documents treat the question.
+        evidence: the probability that the documents answer the question; 1 where they have the
+            section that it names.
         written: the sentences that the model wrote, and
         supported: how many of them passed the check.
         prompt_tokens, completion_tokens: as the model's server counted them; None where it did
             not say, or was not asked.
+        fault: why the model was asked and wrote nothing; None where it did.
     """
 
     answer: Answer
@@ -77,6 +96,7 @@ class Explanation:
     completion_tokens: int | None = None
     search_seconds: float = 0.0
     model_seconds: float = 0.0
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +114,41 @@ class Place:
     end: int
     is_continuation: bool = False
     is_continued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What was searched with and found.
+
+    Attributes:
+        asked: the question, with the one before it where it needs that.
+        section: what a summary is wanted of; empty where none is, or nothing has that name.
+    """
+
+    asked: str
+    scope: Scope
+    hits: list[Hit]
+    evidence: float
+    uncertain: bool
+    section: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The answer as far as it needs no model, and what the model's would have to fit.
+
+    Attributes:
+        asked: as in :class:`_Search`.
+        first: the number of the first source.
+        due: the day that "the next" one is on; None where none is asked for or known.
+        is_past: whether all such days are past.
+    """
+
+    explanation: Explanation
+    asked: str
+    first: int
+    due: date | None = None
+    is_past: bool = False
 
 
 class Answerer:
@@ -116,28 +171,38 @@ class Answerer:
         self._thresholds = thresholds or Thresholds.of_index(settings.index_location)
         self._clock = clock
 
-    async def answer(self, input: str) -> Answer:
+    async def answer(self, input: str, earlier: Exchange | None = None) -> Answer:
         """The answer to a question as a student typed it, in its language.
+
+        A model that fails at this question leaves the quoted passages.
+
+        Args:
+            earlier: what was asked and answered before, where the question replies to it.
 
         Raises:
             ModelAwayError: no model answers.
-            TimeoutError: the model took longer than LLM_TIMEOUT.
         """
-        return (await self.explain(input)).answer
+        return (await self.explain(input, earlier)).answer
 
-    async def explain(self, input: str) -> Explanation:
+    async def explain(self, input: str, earlier: Exchange | None = None) -> Explanation:
         """The answer and how it came about; raises what :meth:`answer` raises."""
         text = clean(input)
-        language = question_language(text, self._settings.course_language)
+        default: str = self._settings.course_language
+        if earlier:
+            default = question_language(earlier.question, default)
+        language = question_language(text, default)
         fixed = wording(language)
-        message = read_message(text, language)
+        message = read_message(text, language, is_reply=earlier is not None)
         if self._retriever.is_empty:
             log.warning("no_documents", folder=str(self._settings.document_location))
             return Explanation(Answer(fixed.no_documents, language, Outcome.NOT_COVERED))
         if not message.questions:
             reply = fixed.commanding if message.was_commanding else fixed.greeting
             return Explanation(Answer(reply, language, Outcome.NO_QUESTION))
-        parts = [await self._explain_one(question, language) for question in message.questions]
+        parts: list[Explanation] = []
+        for question in message.questions:
+            first = 1 + sum(len(part.answer.sources) for part in parts)
+            parts.append(await self._explain_one(question, language, first, earlier))
         explanation = parts[0] if len(parts) == 1 else _together(message.questions, parts)
         remarks = []
         if message.left_out:
@@ -148,74 +213,147 @@ class Answerer:
         text = "\n\n".join([answer.text, *remarks])
         return replace(explanation, answer=replace(answer, text=text))
 
-    async def _explain_one(self, question: str, language: str) -> Explanation:
+    async def _explain_one(
+        self, question: str, language: str, first: int, earlier: Exchange | None
+    ) -> Explanation:
         found = await asyncio.get_running_loop().run_in_executor(
-            self._search_thread, self._find, question, language
+            self._search_thread, self._find, question, language, first, earlier
         )
-        if found.evidence < self._thresholds.uncertain:
-            return found
-        if not self._can_write(language, found):
-            return found
-        return await self._ask_model(question, language, found)
+        explanation = found.explanation
+        is_covered = explanation.evidence >= self._thresholds.uncertain
+        if not is_covered or found.is_past or not self._can_write(language, explanation):
+            return explanation
+        return await self._ask_model(question, language, found, earlier)
 
-    def _find(self, question: str, language: str) -> Explanation:
+    def _find(self, question: str, language: str, first: int, earlier: Exchange | None) -> _Found:
         """The answer as far as it needs no model: that it is not covered, or quotations."""
-        scope = scope_of(question)
         began = time.perf_counter()
-        hits = self._retriever.search(question, language, RANKED)
-        evidence = self._retriever.evidence(question, language, hits)
-        uncertain = evidence < self._thresholds.certain or self._retriever.lacks_what_is_asked(
-            question, language, hits
-        )
-        section: tuple[Passage, ...] = ()
-        if scope is Scope.SUMMARY:
-            section = self._retriever.section(question, language, most=RANKED)
-        if section:
-            # It names what the documents have.
-            evidence, uncertain = 1.0, False
-        if evidence < self._thresholds.uncertain:
-            near = self._retriever.relevance(question, language, hits) >= NEAR_SUBJECT
+        search = self._search(question, language, earlier)
+        hits, scope = search.hits, search.scope
+        due, is_past = None, False
+        if search.evidence < self._thresholds.uncertain:
+            near = self._retriever.relevance(search.asked, language, hits) >= NEAR_SUBJECT
             answer = not_covered(language, hits if near else ())
         else:
-            if section:
-                # How each part begins says what it is about.
-                places = [Place(passage, 0, 1) for passage in section]
-            else:
-                places = self._places(question, language, hits, scope)
             limit = QUOTATION_CHARACTERS if scope is Scope.POINT else 2 * QUOTATION_CHARACTERS
-            if asks_for_next(question):
+            if search.section:
+                # How each part begins says what it is about.
+                places = [Place(passage, 0, 1) for passage in search.section]
+            elif asks_for_next(search.asked) and (dated := self._events(search.asked, hits)):
                 limit = NEXT_CHARACTERS
-            answer = quote(language, places[: MOST_QUOTED[scope]], limit)
-        return Explanation(
-            replace(answer, uncertain=uncertain and answer.outcome is Outcome.QUOTED),
+                coming = [event for event in dated if event.day >= self._today()]
+                is_past = not coming
+                due = coming[0].day if coming else None
+                by_passage = {event.passage: event for event in reversed(coming or dated[-1:])}
+                places = [
+                    Place(event.passage, event.begin, event.end)
+                    for event in sorted(by_passage.values(), key=lambda event: event.day)
+                ]
+            else:
+                places = self._places(search.asked, language, hits, scope)
+            answer = quote(language, places[: MOST_QUOTED[scope]], limit, first)
+        if is_past:
+            answer = replace(answer, text=f"{wording(language).all_past}\n\n{answer.text}")
+        explanation = Explanation(
+            replace(answer, uncertain=search.uncertain and answer.outcome is Outcome.QUOTED),
             tuple(hits),
-            shown=section or self._shown(hits, scope),
-            evidence=evidence,
+            shown=search.section or self._shown(hits, scope),
+            evidence=search.evidence,
             search_seconds=time.perf_counter() - began,
         )
+        return _Found(explanation, search.asked, first, due, is_past)
 
-    async def _ask_model(self, question: str, language: str, found: Explanation) -> Explanation:
-        """With the model's checked words as the answer, where any can be sent."""
-        passages = found.shown
-        try:
-            prompt = build_prompt(
-                question,
-                passages,
-                language,
-                today=self._today(),
-                context=await self._model.context(),
-                max_tokens=self._settings.llm_max_tokens,
-                count=self._model.estimate_tokens,
+    def _search(self, question: str, language: str, earlier: Exchange | None) -> _Search:
+        """What the question finds, alone or with the one before it where it follows up that."""
+        reference = reference_of(question, language) if earlier else Reference.NONE
+        alone = self._search_for(question, language)
+        if earlier is None or reference is Reference.NONE:
+            return alone
+        before = " ".join(read_message(clean(earlier.question), language).questions)
+        both = self._search_for(f"{question} {before[:_EARLIER_CHARACTERS]}", language)
+        if not self._adds_to(question, language, both.hits, reference):
+            return alone
+        # A short question may still be a new one.
+        enough = min(both.evidence, self._thresholds.certain)
+        is_new = reference is Reference.POSSIBLE and alone.evidence >= enough
+        return alone if is_new else both
+
+    def _adds_to(
+        self, question: str, language: str, hits: Sequence[Hit], reference: Reference
+    ) -> bool:
+        """Whether the passages that a follow-up finds together with what it follows treat both."""
+        words = len(terms(question, language))
+        if words == 0 or (words == 1 and sought_by(question)):
+            return True
+        spoken = [hit.passage.searched_text for hit in hits if hit.passage.language == language]
+        if not spoken:
+            return reference is Reference.NEEDED
+        return self._retriever.share(question, language, spoken) >= _OWN_SHARE
+
+    def _search_for(self, asked: str, language: str) -> _Search:
+        scope = scope_of(asked)
+        text, unit = asked, None
+        section: tuple[Passage, ...] = ()
+        subject = ""
+        if scope is Scope.SUMMARY:
+            # That a summary is wanted says nothing of what the documents treat.
+            subject = without_whole(subject_of_summary(asked))
+            unit = named_unit(asked)
+            section = self._retriever.section(asked, language, most=RANKED)
+            if terms(subject, language):
+                # Its words alone are no question, and are judged less well.
+                text = wording(language).what_is.format(subject=" ".join(subject.split()))
+        hits = self._retriever.search(text, language, RANKED)
+        if section and (unit is None or text == asked):
+            # It names what the documents have, and nothing else.
+            return _Search(asked, scope, hits, 1.0, uncertain=False, section=section)
+        if unit and not section and not any(has_unit(hit.passage.text, unit) for hit in hits):
+            return _Search(asked, scope, hits, 0.0, uncertain=False)
+        evidence = self._retriever.evidence(text, language, hits)
+        uncertain = evidence < self._thresholds.certain or self._retriever.lacks_what_is_asked(
+            text, language, hits
+        )
+        return _Search(asked, scope, hits, evidence, uncertain, section)
+
+    def _events(self, question: str, hits: Sequence[Hit]) -> list[Event]:
+        """What the question asks for the next of, with its dates, the earliest first."""
+        wanted = wanted_events(question)
+        if not wanted:
+            return []
+        found = [
+            event
+            for hit in _best(hits, MOST_SHOWN, LEAST_SHOWN)
+            for event in events(
+                hit.passage, wanted, self._today(), day_first=self._is_day_first(hit.passage)
             )
-        except PromptTooLongError as error:
-            log.warning("prompt_too_long", error=str(error))
-            return found
+        ]
+        return sorted(found, key=lambda event: event.day)
+
+    def _is_day_first(self, passage: Passage) -> bool | None:
+        texts = (
+            other.text
+            for other in self._retriever.generation.passages
+            if other.file == passage.file
+        )
+        return is_day_first(texts, passage.language)
+
+    async def _ask_model(
+        self, question: str, language: str, search: _Found, earlier: Exchange | None
+    ) -> Explanation:
+        """With the model's checked words as the answer, where any can be sent."""
+        found, passages = search.explanation, search.explanation.shown
         try:
-            completion = await self._model.write(prompt)
-        except PromptTruncatedError as error:
+            completion = await self._write(question, language, passages, earlier)
+        except (PromptTooLongError, PromptTruncatedError) as error:
             # What the model says of a prompt whose beginning it never saw is not sent.
-            log.error("prompt_truncated", error=str(error))
+            log.error("prompt_too_long", error=str(error))
             return found
+        except (TimeoutError, ModelFailedError) as error:
+            fault = str(error)
+            if isinstance(error, TimeoutError):
+                fault = f"the model took more than {self._settings.llm_timeout:g} s (LLM_TIMEOUT)"
+            log.warning("model_failed", error=fault)
+            return replace(found, fault=fault)
         found = replace(
             found,
             prompt_tokens=completion.prompt_tokens,
@@ -228,8 +366,10 @@ class Answerer:
         written = completion.text
         if completion.is_cut:
             written = _without_unfinished(written)
+        # To confirm is to say the question's own words again, and not those before it.
+        asked = question if is_yes_no(question) else search.asked
         checked = await asyncio.get_running_loop().run_in_executor(
-            self._search_thread, self._check, written, passages, question, language
+            self._search_thread, self._check, written, passages, asked, language
         )
         found = replace(found, written=checked.written, supported=len(checked.statements))
         if not checked.statements:
@@ -237,13 +377,39 @@ class Answerer:
             # Not at INFO: it often repeats the student's question.
             log.debug("unsupported", written=completion.text)
             return found
-        answer = _cite(checked.statements, passages, language, self._settings.llm_model)
+        answer = _cite(
+            checked.statements, passages, language, self._settings.llm_model, search.first
+        )
         cited = {passages[statement.passage].language for statement in checked.statements}
         # Across languages the words do not tell.
-        if cited == {language} and self._is_beside(question, language, answer, found.answer):
+        is_beside = cited == {language} and self._is_beside(
+            search.asked, language, answer, found.answer
+        )
+        days = {one.day for one in find_dates(answer.text, self._today())}
+        if is_beside or (search.due is not None and search.due not in days):
             log.info("beside_the_question")
             return found
         return replace(found, answer=replace(answer, uncertain=found.answer.uncertain))
+
+    async def _write(
+        self,
+        question: str,
+        language: str,
+        passages: Sequence[Passage],
+        earlier: Exchange | None,
+    ) -> Completion:
+        prompt = build_prompt(
+            question,
+            passages,
+            language,
+            today=self._today(),
+            context=await self._model.context(),
+            max_tokens=self._settings.llm_max_tokens,
+            earlier=earlier,
+            day_first={one.file: self._is_day_first(one) for one in passages},
+            count=self._model.estimate_tokens,
+        )
+        return await self._model.write(prompt)
 
     def _is_beside(self, question: str, language: str, written: Answer, quoted: Answer) -> bool:
         """Whether what the model's words rest on is about less of the question than a quotation."""
@@ -268,10 +434,7 @@ class Answerer:
         )
 
     def _place(self, question: str, language: str, hit: Hit) -> tuple[int, int]:
-        """Where in a passage to quote from: its next date, if that is asked for, or best window."""
-        text = hit.passage.text
-        if asks_for_next(question) and (found := next_date(text, self._today())):
-            return found.begin, found.end
+        """Where in a passage to quote from."""
         begin, end = best_window(question, language, hit)
         if scope_of(question) is Scope.LIST:
             # From its first item on, which may stand paragraphs before.
@@ -343,24 +506,29 @@ def not_covered(language: str, hits: Sequence[Hit]) -> Answer:
     return Answer(text, language, Outcome.NOT_COVERED)
 
 
-def quote(language: str, places: Iterable[Place], limit: int) -> Answer:
+def quote(language: str, places: Iterable[Place], limit: int, first: int = 1) -> Answer:
     """The passages' own words around the places in them, with the pages they stand at.
 
     None leaves its section or is longer than ``limit`` characters; one that is cut ends with an
     ellipsis, and so does a table or a list where rows are missing, before or after.
+
+    Args:
+        first: the number of the first source.
     """
     fixed = wording(language)
     sources = []
     lines = [fixed.quoted]
-    for number, place in enumerate(places, start=1):
+    for number, place in enumerate(places, start=first):
         passage, begin, end = place.passage, place.begin, place.end
-        first, last, _ = passage.section_at(begin)
-        text = passage.text[first:last].rstrip()
-        start, stop = excerpt(text, max(begin - first, 0), max(end - first, 0), limit)
+        top, last, _ = passage.section_at(begin)
+        text = passage.text[top:last].rstrip()
+        start, stop = excerpt(text, max(begin - top, 0), max(end - top, 0), limit)
         quoted = text[start:stop]
-        source = _source(passage, quoted, first + start)
+        source = _source(passage, quoted, top + start)
         sources.append(source)
-        shown = [" ".join(line.split()) for line in quoted.splitlines() if line.strip()]
+        shown = [
+            _unlike_a_mark(" ".join(line.split())) for line in quoted.splitlines() if line.strip()
+        ]
         if _is_inside_rows(text, start) or (place.is_continuation and start == 0):
             shown.insert(0, "…")
         is_line_end = text[stop:].lstrip(" ")[:1] in ("", "\n")
@@ -393,9 +561,13 @@ def _without_unfinished(text: str) -> str:
 
 
 def _cite(
-    statements: Sequence[Statement], passages: Sequence[Passage], language: str, model: str
+    statements: Sequence[Statement],
+    passages: Sequence[Passage],
+    language: str,
+    model: str,
+    first: int,
 ) -> Answer:
-    """The answer with its citations numbered in the order of its sources."""
+    """The answer with its citations numbered in the order of its sources, from ``first`` on."""
     cited = list(dict.fromkeys(statement.passage for statement in statements))
     sources = []
     for at in cited:
@@ -405,12 +577,14 @@ def _cite(
         quoted = quotation(passages[at].text, words, spoken, QUOTATION_CHARACTERS)
         sources.append(_source(passages[at], quoted, passages[at].text.find(quoted)))
     text = " ".join(
-        _with_mark(statement.text, cited.index(statement.passage) + 1) for statement in statements
+        _with_mark(statement.text, cited.index(statement.passage) + first)
+        for statement in statements
     )
     return Answer(text, language, Outcome.ANSWERED, tuple(sources), model)
 
 
 def _with_mark(sentence: str, number: int) -> str:
+    sentence = _unlike_a_mark(sentence)
     end = sentence[-1] if sentence[-1] in ".!?…" else "."
     return f"{sentence.rstrip('.!?…')} [{number}]{end}"
 
@@ -427,17 +601,18 @@ def _source(passage: Passage, quoted: str, at: int) -> Source:
 
 
 def _together(questions: Sequence[str], parts: Sequence[Explanation]) -> Explanation:
-    """One answer to several questions: each under its question, the sources numbered through."""
+    """One answer to several questions, each under its question."""
     fixed = wording(parts[0].answer.language)
     texts = []
     sources: list[Source] = []
     for number, (question, part) in enumerate(zip(questions, parts, strict=True), start=1):
-        text = _renumbered(part.answer.text, by=len(sources))
-        texts.append(f"{fixed.part.format(number=number, question=question)}\n\n{text}")
+        title = fixed.part.format(number=number, question=question)
+        texts.append(f"{title}\n\n{part.answer.text}")
         sources += part.answer.sources
     outcomes = {part.answer.outcome for part in parts}
     ranking = (Outcome.ANSWERED, Outcome.QUOTED, Outcome.NOT_COVERED)
-    hits = sorted((hit for part in parts for hit in part.hits), key=lambda hit: -hit.score)
+    # Scores of different searches cannot be compared: the best of each come first.
+    ranked = zip_longest(*(part.hits for part in parts))
     return Explanation(
         Answer(
             "\n\n".join(texts),
@@ -447,7 +622,7 @@ def _together(questions: Sequence[str], parts: Sequence[Explanation]) -> Explana
             next((part.answer.model for part in parts if part.answer.model), None),
             uncertain=any(part.answer.uncertain for part in parts),
         ),
-        tuple(hits),
+        tuple(hit for rank in ranked for hit in rank if hit is not None),
         tuple(dict.fromkeys(passage for part in parts for passage in part.shown)),
         min(part.evidence for part in parts),
         sum(part.written for part in parts),
@@ -456,11 +631,13 @@ def _together(questions: Sequence[str], parts: Sequence[Explanation]) -> Explana
         _sum(part.completion_tokens for part in parts),
         sum(part.search_seconds for part in parts),
         sum(part.model_seconds for part in parts),
+        next((part.fault for part in parts if part.fault), None),
     )
 
 
-def _renumbered(text: str, by: int) -> str:
-    return _MARK.sub(lambda mark: f"[{int(mark[1]) + by}]", text)
+def _unlike_a_mark(text: str) -> str:
+    """``text`` with its own numbers in brackets set apart from our marks of the sources."""
+    return _MARK.sub("[\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}]", text)
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

@@ -8,6 +8,8 @@ from rag_worker.language import fold, sentences, terms
 
 MOST_PARTS = 4
 """Questions of one message that are answered one by one."""
+_FEW_WORDS = 2
+"""A question with so few may be short for what was asked before."""
 
 
 class Scope(StrEnum):
@@ -36,20 +38,30 @@ _HELLO = re.compile(
     r"\s*[,.:;!]+\s*(?=[^\W_]|[¿¡(\"'«“])",
     re.IGNORECASE,
 )
+# Commands stand at the beginning of a sentence: inside a question the same words ask something.
 _RULES = (
-    r"(?:instruc\w*|rules?|reglas?|prompts?|above|previous|prior|anterior(?:es)?|passages?"
-    r"|documents?|documentos|pasajes)"
+    r"(?:(?:all|any|every|of|the|your|my|these|those|previous|prior|above|earlier|system|todas?"
+    r"|todos?|l[ao]s?|tus?|mis?|est[ao]s|es[ao]s|previ[ao]s|anterior(?:es)?|del?|sistema)\s+){1,6}"
+    r"(?:instructions?|rules?|prompts?|messages?|instruccion(?:es)?|reglas?|ordenes|mensajes?)\b"
+    r"(?:\s+(?:above|before|given|anterior(?:es)?|previ[ao]s|que\s+\w+|del\s+sistema))*"
+    # "The instructions for lab 3" are the course's own.
+    r"(?!\s+(?:of|for|on|in|about|del?|para|sobre|en)\b)"
 )
+_CONNECTOR = r"(?:\s*(?:[,:;]|\b(?:and|then|y|luego)\b))*\s*"
 _COMMAND = re.compile(
-    # "Ignore all the previous rules and": up to where something else is said.
-    r"\b(?:ignor(?:e|a|ar|es|en)|disregard|forget|olvida(?:te)?|override|bypass|salta(?:te)?)\b"
-    rf"[^.?!\n]{{0,80}}?\b{_RULES}\b(?:[^.?!\n]{{0,20}}?\b{_RULES}\b)*"
-    r"(?:[^.?!\n]{0,40}?(?:\b(?:and|y|then|luego)\b|[,:;])\s*)?"
-    r"|\b(?:you are now|act as|pretend (?:to be|that)|eres ahora|ahora eres|actua como"
-    r"|finge (?:ser|que)|haz como si)\b[^.?!\n]*[.!\n]?"
-    r"|\b(?:system|assistant|developer)\s*(?:prompt|message)?\s*:\s*"
-    r"|\b(?:print|reveal|show|repeat|output|imprime|muestra|revela|repite)\b[^.?!\n]{0,40}?"
-    r"\b(?:prompts?|instructions|instrucciones)\b[^.?!\n]*[.!]?"
+    r"(?:please\s+|por\s+favor,?\s+|now,?\s+|ahora\s+|(?:and|then|y|luego)\s+)*(?:"
+    # What follows it may be a question.
+    r"(?:ignor[ea]n?|disregard|forget|olvida(?:te)?|override|bypass|salta(?:te)?)\s+(?:de\s+)?"
+    rf"(?:{_RULES}|everything\s+(?:above|before)|todo\s+lo\s+anterior){_CONNECTOR}"
+    rf"|(?:system|assistant|developer)\s*(?:prompt|message)?\s*:{_CONNECTOR}"
+    # These take the sentence with them.
+    r"|(?:you\s+are\s+now|from\s+now\s+on|act\s+as|pretend\s+(?:to\s+be|that)|repeat\s+after\s+me"
+    r"|(?:say|tell\s+me)\s+that|say\s+[\"'“]|eres\s+ahora|ahora\s+eres|actua\s+como|haz\s+como\s+si"
+    r"|finge\s+(?:ser|que)|(?:de|a\s+partir\s+de)\s+ahora|repite\s+conmigo|di\s+que)\b[^\n]*"
+    r"|(?:print|reveal|show|repeat|output|imprime|muestra|revela|repite)(?:\s+(?:me|us))?\s+"
+    rf"(?:{_RULES}|system\s+prompt)[^,;\n]*{_CONNECTOR}"
+    rf"|(?:what\s+are|what\s+is|cuales\s+son|cual\s+es)\s+(?=your|tus?\b){_RULES}[^\n]*"
+    r")"
 )
 _EVERY = re.compile(r"\b(?:all|every|each|todos?|todas?|cada)\b")
 _HOW_TO = re.compile(
@@ -70,18 +82,34 @@ _LIST = re.compile(
 _SUMMARY = re.compile(
     r"\b(?:summary|summari[sz]e|summari[sz]ing|overview|outline|resumen|resume|resumir|resumeme"
     r"|sintesis|esquema|de que (?:trata|va)|main (?:ideas|points|topics)|ideas principales"
-    r"|what is .{1,60} about)\b"
+    r"|what is [^?!.]{1,60} about)\b"
 )
+_SUMMARY_WORDS = re.compile(
+    r"\b(?:short|brief|quick|complete|make|write|need|provide|summary|summari[sz](?:e|ing)|overview"
+    r"|outline|general|main|ideas?|points?|about|breve|corto|completo|haz(?:me)?|dame|escribe(?:me)?"
+    r"|necesito|resumen|resume|resumir|resumeme|sintesis|esquema|trata|principales)\b"
+)
+"""What says that a summary is wanted, not of what."""
+_WHOLE_WORDS = re.compile(
+    r"\b(?:course|subject|syllabus|notes?|documents?|files?|materials?|text|whole|entire|topics?"
+    r"|unit|chapter|lesson|module|section|curso|asignatura|materia|programa|apuntes|documentos?"
+    r"|archivos?|fichero|materiales|texto|enter[oa]|temas?|unidad|capitulo|leccion|modulo|seccion)\b"
+)
+"""What names a part of any course."""
 _ASKS_FOR_MORE = re.compile(
     r"\b(?:what|when|where|who|whom|whose|which|why|how|que|cual(?:es)?|cuando|donde|quien(?:es)?"
     r"|cuant[oa]s?|como|list|name|explain|describe|define|tell|give|explica\w*|describe"
     r"|define|dime|enumera|nombra)\b"
 )
-_UNIT = re.compile(
-    r"(?:\b(?:unit|unidad|tema|chapter|capitulo|lesson|leccion|module|modulo|part|parte|bloque"
-    r"|block|week|semana|section|seccion|topic|lecture|clase|practica|lab|session|sesion)"
-    r"\s*(?:n[.o]*\s*)?|^\W*(?=[\d]+[.)]?\s))(?P<number>\d{1,3}|[ivx]{1,4})\b"
+_UNIT_WORDS = (
+    *("unit|unidad", "chapter|capitulo", "topic|tema", "lesson|leccion", "module|modulo"),
+    *("part|parte", "block|bloque", "section|seccion", "lecture|clase", "week|semana"),
+    *("lab|practica", "session|sesion"),
 )
+"""A line for each kind of part that courses number."""
+_NUMBER = r"\s*(?:n[.o]*\s*)?(?P<number>\d{1,3}|[ivx]{1,4})\b"
+_UNIT = re.compile(rf"\b(?P<word>{'|'.join(_UNIT_WORDS)}){_NUMBER}")
+_BARE_NUMBER = re.compile(r"^\W*(?P<number>\d{1,3})(?=[.)]?\s)")
 _ROMAN = {
     "i": 1,
     "ii": 2,
@@ -94,10 +122,13 @@ _ROMAN = {
     "ix": 9,
     "x": 10,
 }
-_NUMBERED = re.compile(r"(?m)^\s*(?:\d{1,2}|[a-d])\s*[.)]\s+(?=\S)")
+_NUMBERED = re.compile(r"(?m)(?:^|(?<=\?\s))\s*(?:\d{1,2}|[a-d])\s*[.)]\s+(?=\S)")
 _ANNOUNCES = re.compile(r"\b(?:duda|dudas|pregunta|preguntas|question|questions|consulta)\b")
 _ASKS = re.compile(r"[?¿]")
-_FOLLOWS = re.compile(r"^\W*(?:and|or|but|also|y|e|o|u|pero|tambien)\b")
+_FOLLOWS = re.compile(
+    r"^\W*(?:and|or|but|also|(?:what|how) about|y|e|o|u|pero|tambien|que hay del?|que pasa con)\b"
+)
+_TESTS = re.compile(r"\b(?:test|prueba)\b")
 _REFERS_BACK = re.compile(
     r"\b(?:it|its|they|them|their|this|that|these|those|esto|eso|ello|este|ese|estos|esos|estas"
     r"|esas|dich[oa]s?|su|sus|ellos|ellas|diferencian)\b"
@@ -120,17 +151,40 @@ class Message:
     left_out: int = 0
 
 
-def read_message(text: str, language: str) -> Message:
-    """Take a message apart: greetings, commands to the program, and the questions."""
+class Reference(StrEnum):
+    """How much a question needs the one before it."""
+
+    NEEDED = "needed"
+    """It says nothing without it, as "And the second?" does."""
+    POSSIBLE = "possible"
+    """It is short or has a word that may refer back."""
+    NONE = "none"
+
+
+def read_message(text: str, language: str, *, is_reply: bool = False) -> Message:
+    """Take a message apart: greetings, commands to the program, and the questions.
+
+    Args:
+        is_reply: it follows an answer, so that "And when?" asks something.
+    """
     kept, was_commanding = _without_commands(text)
     questions: list[str] = []
     for part in _parts(kept):
         if questions and _depends(part, language):
             questions[-1] = f"{questions[-1]} {part}"
-        elif _says_something(part, language):
+        elif _says_something(part, language) or (is_reply and _asks(part)):
             questions.append(part)
     left_out = max(0, len(questions) - MOST_PARTS)
     return Message(tuple(questions[:MOST_PARTS]), was_commanding, left_out)
+
+
+def reference_of(question: str, language: str) -> Reference:
+    """Whether a question that follows an answer can be understood without what was asked there."""
+    words, folded = len(terms(question, language)), fold(question)
+    if _is_fragment(words, folded):
+        return Reference.NEEDED
+    is_possible = words <= _FEW_WORDS or _FOLLOWS.match(folded) or _REFERS_BACK.search(folded)
+    return Reference.POSSIBLE if is_possible else Reference.NONE
 
 
 def scope_of(question: str) -> Scope:
@@ -142,12 +196,57 @@ def scope_of(question: str) -> Scope:
     return Scope.LIST if is_list else Scope.POINT
 
 
-def unit_number(text: str) -> int | None:
-    """The number of the unit, chapter or week that ``text`` names, by its word or in front."""
-    match = _UNIT.search(fold(text))
-    if match is None:
-        return None
-    number = match["number"]
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A numbered part of a course, as a question or a heading names it.
+
+    Attributes:
+        kind: "unit", "chapter", … the same in both languages; None for a number alone.
+    """
+
+    number: int
+    kind: str | None
+
+
+def unit_of(text: str) -> Unit | None:
+    """The unit, chapter or week that ``text`` names, by its word or by a number in front."""
+    folded = fold(text)
+    match = _UNIT.search(folded)
+    if match is not None and (number := _value(match["number"])) is not None:
+        kind = next(words for words in _UNIT_WORDS if match["word"] in words.split("|"))
+        return Unit(number, kind)
+    match = _BARE_NUMBER.search(folded)
+    return Unit(int(match["number"]), None) if match else None
+
+
+def named_unit(question: str) -> Unit | None:
+    """The unit that ``question`` names by its word."""
+    unit = unit_of(question)
+    return unit if unit and unit.kind else None
+
+
+def has_unit(text: str, unit: Unit) -> bool:
+    """Whether ``text`` names ``unit`` somewhere."""
+    return any(
+        _value(match["number"]) == unit.number and match["word"] in (unit.kind or "").split("|")
+        for match in _UNIT.finditer(fold(text))
+    )
+
+
+def subject_of_summary(question: str) -> str:
+    """What a question for a summary wants it of, folded; empty for the whole course.
+
+    A unit that it names by its number is not in it.
+    """
+    return _SUMMARY_WORDS.sub(" ", _UNIT.sub(" ", fold(question)))
+
+
+def without_whole(subject: str) -> str:
+    """``subject`` without the words that any course's parts are called by."""
+    return _WHOLE_WORDS.sub(" ", subject)
+
+
+def _value(number: str) -> int | None:
     return int(number) if number.isdigit() else _ROMAN.get(number)
 
 
@@ -167,11 +266,16 @@ def _without_commands(text: str) -> tuple[str, bool]:
     # Folding may change the length of rare characters: then nothing is cut.
     folded = fold(text)
     if len(folded) != len(text):
-        return text, bool(_COMMAND.search(folded))
+        return text, False
     kept, start = [], 0
-    for match in _COMMAND.finditer(folded):
-        kept.append(text[start : match.start()])
-        start = match.end()
+    for begin, end in sentences(text):
+        after = begin
+        while match := _COMMAND.match(folded, after, end):
+            after = match.end()
+        if after > begin:
+            kept.append(text[start:begin])
+            # A stop alone is left.
+            start = after if re.search(r"\w", text[after:end]) else end
     return "".join([*kept, text[start:]]).strip(), start > 0
 
 
@@ -202,15 +306,23 @@ def _parts(text: str) -> list[str]:
 def _depends(part: str, language: str) -> bool:
     """Whether a part means nothing without the one before, as "And where?" does."""
     words, folded = len(terms(part, language)), fold(part)
-    return (
-        words == 0
-        or (bool(_FOLLOWS.match(folded)) and words <= (1 if _ASKS_FOR_MORE.search(folded) else 2))
-        or bool(_REFERS_BACK.search(folded))
-    )
+    return _is_fragment(words, folded) or bool(_REFERS_BACK.search(folded))
+
+
+def _is_fragment(words: int, folded: str) -> bool:
+    few = 1 if _ASKS_FOR_MORE.search(folded) else 2
+    return words == 0 or (bool(_FOLLOWS.match(folded)) and words <= few)
+
+
+def _asks(part: str) -> bool:
+    return bool(_ASKS.search(part) and _ASKS_FOR_MORE.search(fold(part)))
 
 
 def _is_greeting(text: str) -> bool:
-    return all(_GREETING.match(word) for word in re.findall(r"[^\W_]+", fold(text)))
+    words = re.findall(r"[^\W_]+", fold(text))
+    # "Is there a test?" asks for one.
+    is_asked_for = len(words) > 1 and _ASKS.search(text) and _TESTS.search(fold(text))
+    return not is_asked_for and all(map(_GREETING.match, words))
 
 
 def _says_something(part: str, language: str) -> bool:

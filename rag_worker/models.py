@@ -58,6 +58,10 @@ class PromptTruncatedError(Exception):
     """
 
 
+class ModelFailedError(Exception):
+    """The server is there, but fails at this prompt, twice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What the model wrote.
@@ -172,6 +176,7 @@ class LanguageModel:
     def _forget_server(self) -> None:
         # The next one at its address may be another.
         self._window = None
+        self._counts_all = self._provider != "ollama"
         self._count_routes = tuple(_COUNT_ROUTES) if self._provider == "openai" else ()
 
     def _check_pulled(self, reply: httpx.Response) -> None:
@@ -264,14 +269,15 @@ class LanguageModel:
     async def write(self, prompt: str) -> Completion:
         """The model's answer to one message.
 
-        An answer that is empty or repeats itself is asked for once more, a little differently.
+        An answer that fails, is empty or repeats itself is asked for once more, a little
+        differently.
         Both attempts together may take LLM_TIMEOUT; whole sentences written until then count.
 
         Raises:
             ModelAwayError: the server is away or cannot serve anybody now.
             PromptTruncatedError: the prompt is longer than the model's window.
             TimeoutError: no sentence within LLM_TIMEOUT.
-            Exception: what the provider's library raises when it is this prompt's fault.
+            ModelFailedError: the server fails at this prompt.
         """
         window = await self.context()
         chat = await self._built(window)
@@ -283,7 +289,13 @@ class LanguageModel:
         began = time.monotonic()
         deadline = asyncio.get_running_loop().time() + self._settings.llm_timeout
         for is_first in (True, False):
-            draft = await self._attempt(chat if is_first else _varied(chat), prompt, deadline)
+            try:
+                draft = await self._attempt(chat if is_first else _varied(chat), prompt, deadline)
+            except ModelFailedError as error:
+                if not is_first:
+                    raise
+                log.warning("answer_unusable", reason=str(error), model=self._name)
+                continue
             self._check_count(prompt, draft, window)
             is_usable = draft.is_usable and (draft.stopped is None or surely_fits)
             if is_usable:
@@ -332,7 +344,7 @@ class LanguageModel:
                 ) from error
             # A crash of the server looks the same as its refusal of this prompt.
             await self.check()
-            raise
+            raise ModelFailedError(f"{type(error).__name__}: {error}"[:500]) from error
         return draft
 
     def _reason_to_stop(self, draft: _Draft) -> Literal["repeats", "length"] | None:
@@ -347,11 +359,11 @@ class LanguageModel:
     def _check_count(self, prompt: str, draft: _Draft, window: int) -> None:
         """Compare what the server says it read with what was sent.
 
-        A server may leave out what it had in its cache: the part that other recent prompts began
-        with is not asked of it.
+        Ollama may leave out what it had in its cache: the part that other recent prompts began
+        with is not asked of it, until it has counted such a part.
         """
         shared = (os.path.commonprefix((prompt, sent)) for sent in self._sent)  # noqa: RUF071
-        begins = max(map(len, shared), default=0)
+        begins = 0 if self._counts_all else max(map(len, shared), default=0)
         self._sent.append(prompt)
         count = draft.prompt_tokens
         if count is None:
@@ -359,7 +371,7 @@ class LanguageModel:
                 self._misses_counts = True
                 log.info("prompt_tokens_not_counted", model=self._name)
             return
-        words = sum(any(map(str.isalnum, word)) for word in prompt[begins:].split())
+        words = _count_words(prompt[begins:])
         if count >= window or count + (draft.completion_tokens or 0) > window:
             raise PromptTruncatedError(
                 f"the server read {count} tokens of a prompt that fills the window of {window}"
@@ -368,6 +380,8 @@ class LanguageModel:
             raise PromptTruncatedError(
                 f"the server read {count} tokens of a prompt of more than {words} words"
             )
+        if begins > len(prompt) / 2 and count >= _LEAST_SHARE_OF_WORDS * _count_words(prompt):
+            self._counts_all = True
         self._estimate.learn(prompt, count)
 
     async def _built(self, window: int) -> "BaseChatModel":
@@ -477,6 +491,10 @@ def is_repeating(text: str) -> bool:
         if tail.endswith(unit * times):
             return True
     return False
+
+
+def _count_words(text: str) -> int:
+    return sum(any(map(str.isalnum, word)) for word in text.split())
 
 
 def _varied(chat: "BaseChatModel") -> "BaseChatModel":

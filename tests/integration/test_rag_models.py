@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from core.settings import Settings
-from rag_worker.models import LanguageModel, ModelAwayError, PromptTruncatedError
+from rag_worker.models import LanguageModel, ModelAwayError, ModelFailedError, PromptTruncatedError
 from rag_worker.prompt import estimate_tokens
 from tests import servers
 from tests.integration.model_servers import ModelServer, Reply
@@ -94,11 +94,17 @@ async def test_server_that_cannot_serve_anybody_is_away(server: ModelServer, sta
 
 
 async def test_server_that_fails_on_one_prompt_is_not_away(server: ModelServer) -> None:
-    server.replies = [Reply(status=500)]
+    server.replies = [Reply(status=500), Reply(status=500)]
     async with asking(server) as model:
-        with pytest.raises(Exception, match="scripted") as raised:
+        with pytest.raises(ModelFailedError, match="scripted"):
             await model.write("¿Qué?")
-    assert not isinstance(raised.value, ModelAwayError)
+
+
+async def test_failure_is_asked_again_once(server: ModelServer) -> None:
+    server.replies = [Reply(status=500), Reply(["It is hot [1]."])]
+    async with asking(server) as model:
+        assert (await model.write("¿Qué?")).text == "It is hot [1]."
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("name", ["ollama:mistral", "openai:mistral"])
@@ -180,6 +186,25 @@ async def test_count_without_the_cached_part_is_no_alarm(server: ModelServer) ->
     async with asking(server) as model:
         await model.write(f"{PROMPT} What is hot?")
         assert (await model.write(f"{PROMPT} What is worn?")).text == "Hecho [1]."
+
+
+async def test_server_that_counts_the_cached_part_must_count_it_always(
+    server: ModelServer,
+) -> None:
+    server.replies = [Reply(prompt_tokens=2 * WORDS)] * 2 + [Reply(prompt_tokens=8)]
+    async with asking(server) as model:
+        await model.write(f"{PROMPT} What is hot?")
+        await model.write(f"{PROMPT} What is worn?")
+        with pytest.raises(PromptTruncatedError):
+            await model.write(f"{PROMPT} What is cold?")
+
+
+async def test_servers_other_than_ollama_count_the_whole_prompt(server: ModelServer) -> None:
+    server.replies = [Reply(prompt_tokens=WORDS), Reply(prompt_tokens=8)]
+    async with asking(server, "openai:mistral") as model:
+        await model.write(f"{PROMPT} What is hot?")
+        with pytest.raises(PromptTruncatedError):
+            await model.write(f"{PROMPT} What is worn?")
 
 
 async def test_estimate_learns_from_what_the_server_counts(server: ModelServer) -> None:

@@ -30,6 +30,7 @@ from core.questions import (
 from core.settings import Settings
 from core.users import UserRepository, create_user_engine
 from rag_worker.remote import AnswerRefusedError, RemoteQueue, RemoteQueueError
+from rag_worker.retrieval import Hit, Retriever
 from rag_worker.service import run_worker
 from tests import servers
 from tests.api_client import settings_for
@@ -332,9 +333,19 @@ async def test_overloaded_model_gives_the_question_back(
 
 
 async def test_failing_question_gets_an_apology_after_its_last_attempt(
-    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
+    settings: Settings,
+    queue: QuestionQueue,
+    working: Working,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    chat.replies = [500, 500]
+    search, faults = Retriever.search, [MemoryError(), MemoryError()]
+
+    def failing(self: Retriever, question: str, language: str, k: int) -> list[Hit]:
+        if faults:
+            raise faults.pop()
+        return search(self, question, language, k)
+
+    monkeypatch.setattr(Retriever, "search", failing)
     number = await ask(queue, QUESTION)
     async with working(settings, queue):
         question = await until(queue, number, is_answered)
@@ -346,16 +357,21 @@ async def test_failing_question_gets_an_apology_after_its_last_attempt(
     assert other.answer.outcome is Outcome.ANSWERED
 
 
-async def test_model_that_takes_too_long_costs_an_attempt(
-    settings: Settings, queue: QuestionQueue, working: Working, chat: ChatServer
+@pytest.mark.parametrize("faults", [[3.0], [500, 500]])
+async def test_model_that_takes_too_long_or_fails_leaves_the_quoted_passages(
+    settings: Settings,
+    queue: QuestionQueue,
+    working: Working,
+    chat: ChatServer,
+    faults: list[float | int],
 ) -> None:
-    chat.replies = [3.0]
+    chat.replies = [*faults]
     number = await ask(queue, QUESTION)
     async with working(settings.model_copy(update={"llm_timeout": 1}), queue):
         question = await until(queue, number, is_answered)
-    assert question.attempts == 1
+    assert question.attempts == 0
     assert question.answer
-    assert question.answer.outcome is Outcome.ANSWERED
+    assert question.answer.outcome is Outcome.QUOTED
 
 
 async def test_slow_answer_keeps_its_claim_beyond_the_lease(

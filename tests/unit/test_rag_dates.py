@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_worker.dates import date_terms, find_dates
+from rag_worker.dates import date_terms, find_dates, is_day_first
 
 TODAY = date(2026, 11, 21)
 
@@ -26,11 +26,37 @@ TODAY = date(2026, 11, 21)
         ("28 de enero", date(2027, 1, 28)),
         ("15 de septiembre", date(2026, 9, 15)),
         ("31 de junio", None),
+        ("2026/10/23", date(2026, 10, 23)),
+        ("1 Mar Wars", None),
     ],
 )
 def test_date_is_read_in_the_term_around_today(text: str, day: date | None) -> None:
     found = [one.day for one in find_dates(text, TODAY)]
     assert found == ([day] if day else [])
+
+
+def test_both_days_of_a_range_are_dates() -> None:
+    days = [found.day for found in find_dates("due 3-5 May", TODAY)]
+    assert days == [date(2027, 5, 3), date(2027, 5, 5)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "language", "expected"),
+    [
+        (["11/02/2026"], "es", True),
+        (["11/02/2026"], "en", None),
+        (["11/02/2026", "12/15/2026"], "en", False),
+        (["11/02/2026", "23/10/2026"], "en", True),
+        (["12/15/2026", "23/10/2026"], "es", None),
+    ],
+)
+def test_order_of_day_and_month_is_the_documents(
+    texts: list[str], language: str, expected: bool | None
+) -> None:
+    assert is_day_first(texts, language) is expected
+    found = find_dates("11/02/2026", TODAY, day_first=expected)
+    days = {True: [date(2026, 2, 11)], False: [date(2026, 11, 2)], None: []}
+    assert [one.day for one in found] == days[expected]
 
 
 @pytest.mark.parametrize(
