@@ -22,8 +22,8 @@ CONNECT_SECONDS = 15.0
 READ_SECONDS = 60.0
 
 IDLE_SECONDS = 60.0
-"""How long one IDLE lasts. Servers end it after 30 minutes, and a connection that has died without a
-word is noticed this soon."""
+"""How long one IDLE lasts. Servers end it after 30 minutes; a dead connection is noticed
+this soon."""
 
 IMPLICIT_TLS_PORT = 993
 
