@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from consulta.cli import app
+from consulta.cli import app, terminal
 from core.settings import Settings
 from tests.integration.model_servers import ModelServer, Reply
 
@@ -96,6 +96,8 @@ class Course:
     def run(self, command: str, *options: str, **settings: str) -> Ended:
         """Run a command on the file of questions."""
         environment = {**FOREIGN, "COLUMNS": "200", **self.settings, **settings}
+        # It keeps the width that it found when it was imported.
+        terminal.width = int(environment["COLUMNS"])
         with contextlib.chdir(self.folder):
             result = CliRunner().invoke(
                 app, [command, "questions.jsonl", *options], env=environment
@@ -116,6 +118,8 @@ class Course:
             env={**inherited, **self.settings},
             cwd=self.folder,
             text=True,
+            # A shell that runs the tests in the background has it ignored, for its children too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         try:
             yield process

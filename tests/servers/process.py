@@ -1,6 +1,7 @@
 """Programs as child processes: found, started, waited for, stopped with all they started."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ import pytest
 
 START_SECONDS = 60
 STOP_SECONDS = 15
+_FIRST_PORT, _RANGE, _RANGES = 12_000, 4_000, 5
 
 _PROGRAM_FOLDERS = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
@@ -52,11 +54,24 @@ def script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
+_ports = itertools.count()
+
+
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port of the loopback interface that nobody listens on, another one each time.
+
+    Below those that the kernel gives away by itself, and from a range of its own for each of
+    several processes of tests: what was free a moment ago still is when a server takes it.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + worker % _RANGES * _RANGE
+    start = os.getpid() * 7 % _RANGE
+    for number in itertools.islice(_ports, _RANGE):
+        port = first + (start + number) % _RANGE
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"no port is free from {first} to {first + _RANGE - 1}")
 
 
 def wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
