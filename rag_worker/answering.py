@@ -344,12 +344,10 @@ class Answerer:
         found, passages = search.explanation, search.explanation.shown
         try:
             completion = await self._write(question, language, passages, earlier)
-        except PromptTooLongError as error:
-            log.warning("prompt_too_long", error=str(error))
-            return found
-        except PromptTruncatedError as error:
+        except (PromptTooLongError, PromptTruncatedError) as error:
             # What the model says of a prompt whose beginning it never saw is not sent.
-            log.error("prompt_truncated", error=str(error))
+            is_cut = isinstance(error, PromptTruncatedError)
+            log.error("prompt_truncated" if is_cut else "prompt_too_long", error=str(error))
             return found
         except (TimeoutError, ModelFailedError) as error:
             fault = str(error)
