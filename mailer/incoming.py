@@ -18,10 +18,14 @@ from email.message import Message
 from email.utils import getaddresses
 from typing import cast
 
+import structlog
+
 from mailer.bounces import Bounce, read_bounce
 from mailer.html_text import html_to_text
 from mailer.new_text import is_courtesy, new_text
 from mailer.text import clean, one_line
+
+_log = structlog.get_logger(__name__)
 
 HEADER_LIMIT = 10_000
 """Characters of one header that are read."""
@@ -159,6 +163,7 @@ def read_mail(content: bytes, *, is_truncated: bool = False) -> IncomingMail:
         mail = _read_header(message_from_bytes(header), header, body)
     except Exception:
         # The header is beyond reading: nobody's mail, with a key all the same.
+        _log.exception("the header of an e-mail cannot be read")
         key = hashlib.sha256(content).hexdigest()
         return IncomingMail("", key, (), "", (), False, "unreadable header", False, ())
     if not body.strip() or content.lower().count(b"content-type:") > PART_LIMIT:
@@ -167,6 +172,7 @@ def read_mail(content: bytes, *, is_truncated: bool = False) -> IncomingMail:
         return _read_body(mail, message_from_bytes(content), is_truncated)
     except Exception:
         # What no parser has foreseen, such as a thousand parts in one another: no text.
+        _log.exception("the body of an e-mail cannot be read")
         return mail
 
 
