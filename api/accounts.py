@@ -2,11 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
-import idna
 import structlog
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import OAuth2PasswordRequestForm
@@ -33,6 +31,7 @@ from api.schemas import (
     Token,
     is_own_name,
 )
+from core.domains import is_within
 from core.mails import MailKind
 from core.security import create_access_token
 from core.users import (
@@ -96,20 +95,6 @@ async def register(
         # The account exists, and /auth/send-confirmation sends the mail later.
         logger.warning("no confirmation mail", user=user.id, **errors.describe_fault(error))
     return Account.of(user)
-
-
-def is_within(email: str, domains: Sequence[str]) -> bool:
-    """Whether the address is of one of the domains, or of one below them."""
-    domain = _ascii_domain(email.rpartition("@")[2])
-    return any(f".{domain}".endswith(f".{_ascii_domain(allowed)}") for allowed in domains)
-
-
-def _ascii_domain(domain: str) -> str:
-    try:
-        return idna.encode(domain, uts46=True).decode("ascii")
-    except idna.IDNAError:
-        # As it is: a name with an underscore, say, which stands in no public DNS.
-        return domain.casefold()
 
 
 @router.post(

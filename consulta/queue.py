@@ -77,6 +77,12 @@ async def requeue_answer(settings: Settings, number: int) -> bool:
         return await opened.queue.requeue_mail(number)
 
 
+async def send_again_to(settings: Settings, email: str) -> bool:
+    """Mail may be sent to this address again; False when nothing had stopped it."""
+    async with stores(settings) as opened:
+        return await opened.suppressions.remove(email)
+
+
 async def export_questions(settings: Settings, output: Path | None, *, personal_data: bool) -> int:
     """Write the answered questions as JSON lines; returns how many."""
     count = 0

@@ -10,15 +10,17 @@ from core.mails import AccountMails
 from core.mongo import connect
 from core.questions import QuestionQueue
 from core.settings import Settings
+from core.suppressions import Suppressions
 from core.worker import stop_on_signals
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The queue and the account mails, on one connection."""
+    """What MongoDB keeps, on one connection."""
 
     queue: QuestionQueue
     mails: AccountMails
+    suppressions: Suppressions
 
 
 @asynccontextmanager
@@ -26,7 +28,11 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
     """Connect to MongoDB; the connection is closed at the end."""
     async with connect(settings) as client:
         database = client[settings.mongo_db_name]
-        yield Stores(QuestionQueue.from_settings(database, settings), AccountMails(database))
+        yield Stores(
+            QuestionQueue.from_settings(database, settings),
+            AccountMails(database),
+            Suppressions(database),
+        )
 
 
 def run_worker(settings: Settings) -> None:

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+_CANCEL_AGAIN_SECONDS = 0.1
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -28,3 +31,16 @@ async def run(
     while not stop.is_set():
         if not await process_next():
             await pause(stop, poll_seconds)
+
+
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks, and return when all of them have ended.
+
+    More than once, where need be: `asyncio.wait_for` of Python 3.11, by which PyMongo waits for
+    replies, passes over a cancellation that comes together with what it waits for.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)

@@ -2,6 +2,7 @@
 
 import re
 
+from core.domains import ascii_domain
 from mailer.errors import UndeliverableError
 
 # A dot-atom (RFC 5322), with letters beyond ASCII allowed (RFC 6531). What needs quotes is
@@ -9,7 +10,8 @@ from mailer.errors import UndeliverableError
 _LOCAL = re.compile(
     r"[^\x00-\x20\x7f-\xa0\"(),:;<>@\[\\\].\s]+(\.[^\x00-\x20\x7f-\xa0\"(),:;<>@\[\\\].\s]+)*"
 )
-_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.I)
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 
 
 def envelope_address(address: str) -> str:
@@ -19,11 +21,7 @@ def envelope_address(address: str) -> str:
         UndeliverableError: it is not a plain address.
     """
     local, at, domain = address.rpartition("@")
-    try:
-        # The codec refuses empty and overlong labels.
-        domain = domain.encode("idna").decode("ascii")
-    except UnicodeError:
-        domain = ""
+    domain = ascii_domain(domain)
     is_utf8 = not any("\ud800" <= character <= "\udfff" for character in local)
     if (
         not at

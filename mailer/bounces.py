@@ -9,8 +9,18 @@ from mailer.text import one_line
 
 _MESSAGE_ID = re.compile(r"^message-id:\s*(<[^<>\s]{1,250}>)", re.I | re.M)
 _PARTS = 20
-# They say something of the mail, or of the moment, and nothing of the address.
-_NOT_THE_ADDRESS = ("5.2.2", "5.2.3", "5.3.4", "5.6.")
+_STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
+# The rest says something of the mail, the moment, the sender or the way, and not of the address:
+# one wrong entry in the sender's DNS (5.7.x) must not shut out all students.
+_NO_SUCH_ADDRESS = (
+    *("5.0.0", "5.1.0", "5.1.1", "5.1.2", "5.1.3", "5.1.4", "5.1.6", "5.1.10"),
+    *("5.2.0", "5.2.1", "5.4.1", "5.4.4", "5.4.310"),
+)
+_REPORTS = ("message/delivery-status", "message/global-delivery-status")
+_ORIGINALS = (
+    *("message/rfc822", "message/global", "text/rfc822-headers", "message/rfc822-headers"),
+    "message/global-headers",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +42,7 @@ class Bounce:
     @property
     def is_dead_address(self) -> bool:
         """Whether another e-mail to the address would come back as well."""
-        return (
-            self.is_final
-            and self.status.startswith("5.")
-            and not self.status.startswith(_NOT_THE_ADDRESS)
-        )
+        return self.is_final and self.status in _NO_SUCH_ADDRESS
 
     @property
     def reason(self) -> str:
@@ -49,21 +55,28 @@ def read_bounce(report: Message) -> Bounce | None:
     message_id, found = "", None
     for part in list(report.walk())[1:_PARTS]:
         kind = part.get_content_type()
-        if kind == "message/delivery-status" and found is None:
+        if kind in _REPORTS and found is None:
             found = _failed(part)
-        elif kind in ("message/rfc822", "text/rfc822-headers", "message/rfc822-headers"):
+        elif kind in _ORIGINALS:
             message_id = message_id or _original_id(part)
+    if not message_id:
+        # Exchange does not always return the mail, but replies to it.
+        replied = _MESSAGE_ID.search(f"message-id: {report['In-Reply-To']}")
+        message_id = replied[1] if replied else ""
     if found is None or not message_id:
         return None
     action = one_line(found.get("action", ""), 50).lower()
     diagnostic = found.get("diagnostic-code", "")
     # "smtp; 550 5.1.1 no such user"
     words = diagnostic.split(";", 1)[1] if ";" in diagnostic else diagnostic
-    status = re.match(r"\s*([245]\.\d{1,3}\.\d{1,3})", found.get("status", ""))
+    status = _STATUS.match(found.get("status", "").strip())
+    if status is None or status[0].endswith(".0.0"):
+        # Exim knows no better; the server that it quotes may.
+        status = _STATUS.search(words) or status
     return Bounce(
         message_id=message_id,
         action=action,
-        status=status[1] if status else "",
+        status=status[0] if status else "",
         diagnostic=one_line(words, 400),
     )
 
@@ -71,11 +84,11 @@ def read_bounce(report: Message) -> Bounce | None:
 def _failed(part: Message) -> dict[str, str] | None:
     """The fields of the recipient whom it has not reached, else of the first one."""
     payload = part.get_payload()
-    if isinstance(payload, list):
-        blocks = [block for block in payload if isinstance(block, Message)]
-    else:
-        # Not every sender makes blocks of it that the parser knows.
-        blocks = [HeaderParser().parsestr(text) for text in str(payload).split("\n\n")]
+    blocks = [block for block in payload or () if isinstance(block, Message)]
+    # Where the parser does not know them as blocks, they are the text of a part.
+    for text in [str(block.get_payload()) for block in blocks] or [str(payload)]:
+        paragraphs = text.replace("\r\n", "\n").split("\n\n")
+        blocks += [HeaderParser().parsestr(paragraph) for paragraph in paragraphs[:_PARTS]]
     fields = [{name.lower(): str(value) for name, value in block.items()} for block in blocks]
     recipients = [block for block in fields if "action" in block]
     failed = [block for block in recipients if block["action"].strip().lower() == "failed"]

@@ -186,11 +186,11 @@ class Folder:
             if (found := answer.get(uid)) is not None
         ]
 
-    def content(self, uid: int, limit: int) -> bytes | None:
-        """The first ``limit`` bytes of a mail; None when it is gone."""
+    def content(self, uid: int, limit: int, start: int = 0) -> bytes | None:
+        """At most ``limit`` bytes of a mail, from ``start`` on; None when it is gone."""
         with self._complaining("A mail cannot be fetched"):
-            answer = self._open_client().fetch([uid], [f"BODY.PEEK[]<0.{limit}>"])
-        return _content(answer[uid], b"BODY[]") if uid in answer else None
+            answer = self._open_client().fetch([uid], [f"BODY.PEEK[]<{start}.{limit}>"])
+        return _content(answer[uid], b"BODY[]", start) if uid in answer else None
 
     def mark_seen(self, uid: int) -> None:
         """Mark a mail as read; where the server does not allow it, it stays unread."""
@@ -256,9 +256,9 @@ def _refusals() -> Iterator[None]:
         raise _RefusedError from error
 
 
-def _content(answer: dict[bytes, Any], name: bytes) -> bytes:
+def _content(answer: dict[bytes, Any], name: bytes, start: int = 0) -> bytes:
     # A part of a body comes back under its name with the offset behind it.
-    for key in (name + b"<0>", name):
+    for key in (name + b"<%d>" % start, name):
         if key in answer:
             return bytes(answer[key] or b"")
     return b""

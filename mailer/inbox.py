@@ -17,10 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DocumentTooLarge, DuplicateKeyError, PyMongoError
+from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure, PyMongoError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from core.clock import Clock, system_clock
+from core.domains import is_within, spellings
 from core.mails import AccountMail, AccountMails, MailKind
 from core.questions import (
     LONGEST_QUESTION,
@@ -40,13 +41,16 @@ from mailer.bounces import Bounce
 from mailer.imap import HEADER_BATCH, Folder, Header, MailboxError
 from mailer.incoming import (
     BODY_LIMIT,
+    TAIL_LIMIT,
     IncomingMail,
     SubjectCode,
     own_reference,
     question_text,
     read_mail,
+    without_middle,
 )
 from mailer.messages import mail_message_id, question_message_id
+from mailer.new_text import is_courtesy
 from mailer.outbox import Backoff
 from mailer.text import one_line, without_addresses
 
@@ -66,6 +70,8 @@ RETRY = Backoff(1, 300)
 _GOODBYE_SECONDS = 3.0
 _AWAY = (MailboxError, PyMongoError, SQLAlchemyError)
 _OWN_FAULT = (DocumentTooLarge, DataError)
+_REFUSALS = 3
+"""How often MongoDB, while it is there, may refuse what follows from one e-mail."""
 
 _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)
@@ -168,9 +174,11 @@ class Reception:
         self._code = SubjectCode(settings.email_sbjt_code)
         self._answers_from = settings.smtp_username or ""
         self._mails_from = settings.recovery_smtp_username or self._answers_from
+        inbox = settings.imap_username or ""
+        # A login that is no address has its mail where the answers come from.
+        self._replies_to = inbox if is_plain_address(inbox) else self._answers_from
         self._own = {
-            normal_form(address)
-            for address in (self._answers_from, self._mails_from, settings.imap_username or "")
+            normal_form(address) for address in (self._answers_from, self._mails_from, inbox)
         }
 
     async def prepare(self) -> None:
@@ -247,18 +255,26 @@ class Reception:
         return True
 
     async def _take_question(self, mail: IncomingMail, sender: str) -> None:
-        user = await asyncio.to_thread(self._users.find, sender)
+        user = await asyncio.to_thread(self._find, sender)
         if user is None:
             await self._refuse_stranger(mail, sender)
         elif not user.is_active:
             await self._refuse(mail, user.email, Refusal.INACTIVE, at_most_every=_WEEK)
         elif user.confirmed is None:
-            await self._refuse(mail, user.email, Refusal.UNCONFIRMED, at_most_every=_DAY)
+            # By the day and not since the last mail, which may have told how to register.
+            await self._refuse(mail, user.email, Refusal.UNCONFIRMED, once=self._today())
         else:
             await self._take_from_student(mail, user)
 
+    def _find(self, sender: str) -> User | None:
+        found = map(self._users.find, spellings(sender))
+        return next((user for user in found if user is not None), None)
+
     async def _take_from_student(self, mail: IncomingMail, user: User) -> None:
         text = question_text(mail, self._code)
+        if mail.is_reply and text and is_courtesy(text):
+            _log.info("not answered: thanks alone", user=user.id)
+            return
         if mail.is_cut:
             await self._refuse(mail, user.email, Refusal.TOO_LARGE, limit="1 MB")
             return
@@ -290,7 +306,7 @@ class Reception:
                 user.email,
                 Refusal.TOO_MANY_TODAY,
                 limit=limit,
-                once=f"{self._clock():%Y-%m-%d}",
+                once=self._today(),
             )
         except IdempotencyConflictError:
             _log.warning("not stored: another e-mail had this Message-ID", user=user.id)
@@ -333,12 +349,12 @@ class Reception:
             _log.info("not answered: no plain address")
             return
         domains = self._settings.allowed_email_domains
-        domain = domain_of(address)
-        is_outside = bool(domains) and not any(
-            domain == allowed or domain.endswith(f".{allowed}") for allowed in domains
-        )
+        is_outside = bool(domains) and not is_within(address, domains)
         reason = Refusal.OUTSIDE if is_outside else Refusal.UNREGISTERED
         await self._refuse(mail, address, reason, domains=", ".join(domains), at_most_every=_WEEK)
+
+    def _today(self) -> str:
+        return f"{self._clock():%Y-%m-%d}"
 
     async def _refuse(
         self,
@@ -380,8 +396,8 @@ class Reception:
     async def _write(
         self, kind: MailKind, email: str, mail: IncomingMail, *, dedupe: str, values: dict[str, str]
     ) -> bool:
-        if self._mails_from != self._answers_from:
-            values = {**values, "reply_to": self._answers_from}
+        if self._mails_from != self._replies_to:
+            values = {**values, "reply_to": self._replies_to}
         number = await self._mails.enqueue(
             kind,
             email=email,
@@ -418,6 +434,8 @@ class Inbox:
         self._retry = retry
         self._trouble: str | None = None
         self._failures = 0
+        self._refused = (0, 0)
+        """The UID of the e-mail that MongoDB has refused last, and how often in a row."""
 
     async def run(self) -> None:
         """Look, wait for news, look again; after trouble, connect anew after a pause."""
@@ -428,7 +446,8 @@ class Inbox:
                 self._note(str(error))
             except (PyMongoError, SQLAlchemyError) as error:
                 kind = "MongoDB" if isinstance(error, PyMongoError) else "the users' database"
-                self._note(f"{kind} is away: {one_line(str(error), 200)}")
+                verb = "refuses" if isinstance(error, OperationFailure) else "is away"
+                self._note(f"{kind} {verb}: {one_line(str(error), 200)}")
             except Exception as error:
                 _log.exception("the inbox failed")
                 self._note(type(error).__name__)
@@ -522,20 +541,31 @@ class Inbox:
                 if not self._reception.may_concern_us(mail):
                     return False
                 content = await run(folder.content, header.uid, BODY_LIMIT)
+                if content is not None and header.size > BODY_LIMIT:
+                    start = max(BODY_LIMIT, header.size - TAIL_LIMIT)
+                    tail = await run(folder.content, header.uid, TAIL_LIMIT, start)
+                    content = without_middle(content, tail or b"")
                 if content is None:
                     return False
-                is_truncated = header.size > BODY_LIMIT
-                mail = await asyncio.to_thread(read_mail, content, is_truncated=is_truncated)
+                mail = await asyncio.to_thread(read_mail, content)
                 is_ours = await self._reception.take(mail)
             except Exception as error:
-                if isinstance(error, _AWAY) and not isinstance(error, _OWN_FAULT):
+                if not self._is_own_fault(error, header.uid):
                     raise
-                # Its own fault, and the same next time: the mails after it must not wait for it.
+                # The same next time: the mails after it must not wait for it. Where MongoDB
+                # refuses everything, the position does not move past it either.
                 _log.exception("an e-mail cannot be processed; it is left unread")
                 return True
             if is_ours:
                 await run(folder.mark_seen, header.uid)
             return is_ours
+
+    def _is_own_fault(self, error: Exception, uid: int) -> bool:
+        if isinstance(error, OperationFailure):
+            last, times = self._refused
+            self._refused = (uid, times + 1 if last == uid else 1)
+            return self._refused[1] >= _REFUSALS
+        return isinstance(error, _OWN_FAULT) or not isinstance(error, _AWAY)
 
 
 def language_of(text: str, default: str) -> str:

@@ -20,6 +20,7 @@ from typing import cast
 
 import structlog
 
+from core.domains import ascii_domain
 from mailer.bounces import Bounce, read_bounce
 from mailer.html_text import html_to_text
 from mailer.new_text import is_courtesy, new_text
@@ -35,7 +36,12 @@ PART_LIMIT = 100
 
 DEPTH_LIMIT = 20
 BODY_LIMIT = 1_000_000
-"""Bytes of one e-mail that are read."""
+"""Bytes of one e-mail that are read from its start on."""
+
+TAIL_LIMIT = 100_000
+"""Bytes before its end that are read besides: telephones put text below a photograph as well."""
+
+_CUT = b"=Consulta-has-not-read-what-stands-here="
 
 REFERENCE_LIMIT = 20
 """The newest Message-IDs of a thread that are kept."""
@@ -59,10 +65,23 @@ _ROBOT_HEADERS = (
 _BULK = ("bulk", "list", "junk", "auto_reply")
 _REPLY = re.compile(r"\s*(?:re|aw|sv|antw|rif)\s*(?:\[\d+\])?\s*:", re.I)
 _REPLIES = re.compile(rf"(?:{_REPLY.pattern})+\s*", re.I)
+# Of responders that say so nowhere else.
+_AUTOMATIC = re.compile(
+    r"\s*(?:respuesta autom[áa]tica|resposta autom[àa]tica|auto(?:matic)?[- ]?(?:reply|response)"
+    r"|out of (?:the )?office|fuera de (?:la )?oficina|automatische antwort|r[ée]ponse automatique"
+    r"|risposta automatica)(?: auto-?reply)?\s*(?::|\bre:)",
+    re.I,
+)
 _FORWARD = re.compile(r"\s*(?:fwd?|rv|wg)\s*:", re.I)
 _SINGLE_BYTE = ("iso8859-1", "iso8859-15", "cp1252", "latin-1", "ascii")
 # Codecs that are no charsets: slow, or made for something else.
 _NO_CHARSETS = ("idna", "punycode", "undefined", "raw-unicode-escape", "unicode-escape")
+# Signatures that mail programs make, which are no attachments to whoever sends them.
+_SIGNATURES = (
+    *("application/pkcs7-signature", "application/x-pkcs7-signature"),
+    *("application/pgp-signature", "application/pgp-keys"),
+)
+_WINDOWS_BYTES = "consulta.windows-bytes"
 _HTML = re.compile(r"\s*(?:<!doctype html|<html\b|<head\b|<body\b)", re.I)
 _BOUNDARY = re.compile(rb"^--([^\s\"]{1,70})[ \t]*\r?$", re.M)
 
@@ -98,7 +117,7 @@ class IncomingMail:
     text: str = ""
     attachments: tuple[str, ...] = ()
     is_cut: bool = False
-    """The text itself is longer than what was read."""
+    """Some of the text itself was not read."""
 
     def is_authentic(self, authserv_id: str) -> bool:
         """Whether the server of this name found a DMARC pass for the one address in From.
@@ -146,18 +165,18 @@ class SubjectCode:
         letters = r"\s*".join(re.escape(letter) for letter in _squeezed(self.code))
         # As a word of its own: of "Consultas de horario" nothing is cut.
         word = re.compile(rf"[\[({{<]?\s*(?<!\w){letters}(?!\w)\s*[\])}}>]?\s*[:–—-]?", re.I)
-        return " ".join(word.sub(" ", rest, count=1).split()).strip(" -:–—")
+        return " ".join(word.sub(" ", rest, count=1).split()).strip(' -:–—"')
 
 
-def read_mail(content: bytes, *, is_truncated: bool = False) -> IncomingMail:
-    """Read an e-mail, or its header alone.
+def without_middle(start: bytes, end: bytes) -> bytes:
+    """An e-mail of which only these two ends are there, as :func:`read_mail` wants it."""
+    return b"\r\n".join((start, _CUT, end))
 
-    Args:
-        content: as it came from the server; no more than :data:`BODY_LIMIT` is read.
-        is_truncated: the server has more of it.
-    """
-    is_truncated = is_truncated or len(content) > BODY_LIMIT
-    content = content[:BODY_LIMIT]
+
+def read_mail(content: bytes) -> IncomingMail:
+    """Read an e-mail as it came from the server, or its header alone."""
+    if len(content) > BODY_LIMIT and _CUT not in content:
+        content = without_middle(content[:BODY_LIMIT], content[BODY_LIMIT:][-TAIL_LIMIT:])
     header, body = _split(content)
     try:
         mail = _read_header(message_from_bytes(header), header, body)
@@ -169,7 +188,7 @@ def read_mail(content: bytes, *, is_truncated: bool = False) -> IncomingMail:
     if not body.strip() or content.lower().count(b"content-type:") > PART_LIMIT:
         return mail
     try:
-        return _read_body(mail, message_from_bytes(content), is_truncated)
+        return _read_body(mail, message_from_bytes(content), _CUT in content)
     except Exception:
         # What no parser has foreseen, such as a thousand parts in one another: no text.
         _log.exception("the body of an e-mail cannot be read")
@@ -209,22 +228,26 @@ def _read_header(message: Message, header: bytes, body: bytes) -> IncomingMail:
         subject=subject,
         references=thread,
         is_reply=bool(thread or _REPLY.match(subject) or _FORWARD.match(subject)),
-        robot=_robot(headers, senders, ids[0] if ids else ""),
+        robot=_robot(headers, senders, subject, ids[0] if ids else ""),
         is_report=message.get_content_type() == "multipart/report",
         authentication=tuple(map(_unfolded, headers.get("authentication-results", []))),
     )
 
 
 def _addresses(values: list[str]) -> tuple[str, ...]:
-    found = []
+    found: list[str] = []
     for value in values:
-        for _, address in getaddresses([_without_surrogates(_unfolded(value))]):
-            if "@" in address:
-                found.append(address.strip())
+        try:
+            addresses = getaddresses([_without_surrogates(_unfolded(value))])
+        except RecursionError:
+            return ()  # A thousand brackets in one another: nobody can say who that is.
+        found += [address.strip() for _, address in addresses if "@" in address]
     return tuple(dict.fromkeys(found))
 
 
-def _robot(headers: dict[str, list[str]], senders: tuple[str, ...], message_id: str) -> str | None:
+def _robot(
+    headers: dict[str, list[str]], senders: tuple[str, ...], subject: str, message_id: str
+) -> str | None:
     def values(name: str) -> Iterable[str]:
         return (_without_comments(value).strip().lower() for value in headers.get(name, []))
 
@@ -233,11 +256,12 @@ def _robot(headers: dict[str, list[str]], senders: tuple[str, ...], message_id: 
         "Precedence": any(value in _BULK for value in values("precedence")),
         "null return path": any(v in ("<>", "") for v in values("return-path")),
         "sender": any(_ROBOT.fullmatch(sender.rpartition("@")[0]) for sender in senders),
+        "subject": bool(_AUTOMATIC.match(subject)),
         "report": any("multipart/report" in value for value in values("content-type")),
         "our own Message-ID": own_reference(message_id) is not None,
-        **{n: n in _ROBOT_HEADERS or n.startswith("list-") for n in headers},
     }
-    return next((mark for mark, is_there in marks.items() if is_there), None)
+    names = (n for n in headers if n in _ROBOT_HEADERS or n.startswith("list-"))
+    return next((mark for mark, is_there in marks.items() if is_there), None) or next(names, None)
 
 
 def _read_body(mail: IncomingMail, message: Message, is_truncated: bool) -> IncomingMail:
@@ -246,9 +270,9 @@ def _read_body(mail: IncomingMail, message: Message, is_truncated: bool) -> Inco
     attachments: list[str] = []
     for part in _leaves(message):
         kind = _kind(part)
-        if kind is None:
+        if kind is None and part.get_content_type() not in _SIGNATURES:
             attachments.append(_attachment_name(part))
-        else:
+        elif kind is not None:
             texts.append((part, _plain(part, kind)))
     text = new_text("\n".join(text for _, text in texts), is_reply=mail.is_reply)
     return replace(
@@ -256,8 +280,7 @@ def _read_body(mail: IncomingMail, message: Message, is_truncated: bool) -> Inco
         bounce=bounce,
         text=_fit(text),
         attachments=tuple(one_line(name, 100) for name in attachments if name)[:50],
-        # What comes after the end of what was read is an attachment, unless it ends in a text.
-        is_cut=is_truncated and (not texts or texts[-1][0] is _last_leaf(message)),
+        is_cut=is_truncated and any(_CUT in part.as_bytes() for part, _ in texts),
     )
 
 
@@ -318,16 +341,6 @@ def _with_boundary(message: Message) -> Message:
     return again if again.is_multipart() else message
 
 
-def _last_leaf(message: Message) -> Message:
-    for _ in range(DEPTH_LIMIT):
-        message = _with_boundary(message)
-        parts = message.get_payload()
-        if not message.is_multipart() or not isinstance(parts, list) or not parts:
-            break
-        message = cast("Message", parts[-1])
-    return message
-
-
 def _kind(part: Message) -> str | None:
     """text/plain or text/html for a part of the text, None for an attachment."""
     kind = part.get_content_type()
@@ -343,8 +356,11 @@ def _attachment_name(part: Message) -> str:
     name = part.get_filename() or part.get_param("name")
     if isinstance(name, tuple):
         name = name[2]
-    kind = part.get_content_type()
-    return decoded_header(str(name)) if name else kind
+    payload = part.get_payload()
+    if not name and isinstance(payload, list) and payload:
+        # A mail within the mail.
+        name = cast("Message", payload[0])["Subject"]
+    return decoded_header(str(name)) if name else part.get_content_type()
 
 
 def _plain(part: Message, kind: str) -> str:
@@ -376,7 +392,19 @@ def decoded(data: bytes, charset: str) -> str:
     # Text that is valid UTF-8 by chance alone is rare: believe the bytes.
     with contextlib.suppress(UnicodeDecodeError):
         return data.decode("utf-8")
+    if name not in _SINGLE_BYTE:
+        return data.decode("utf-8", _WINDOWS_BYTES)
     return data.decode("iso8859-15" if name == "iso8859-15" else "cp1252", "replace")
+
+
+def _as_windows(error: UnicodeError) -> tuple[str, int]:
+    """What is no UTF-8 within a text that is, as a gateway leaves it that adds a line."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+codecs.register_error(_WINDOWS_BYTES, _as_windows)
 
 
 def decoded_header(value: str) -> str:
@@ -435,11 +463,7 @@ def _without_comments(value: str) -> str:
 
 
 def _domain(address: str) -> str:
-    domain = address.rpartition("@")[2].strip(' ".<>').lower()
-    try:
-        return domain.encode("idna").decode("ascii")
-    except UnicodeError:
-        return domain
+    return ascii_domain(address.rpartition("@")[2].strip(' ".<>'))
 
 
 def _authentication_results(value: str) -> tuple[str, list[tuple[str, str, dict[str, str]]]]:

@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 
 from core.clock import Clock, system_clock
 from core.outbox import MAIL_LEASE_SECONDS, Outbox
-from core.worker import pause
+from core.worker import cancel, pause
 from mailer.addresses import domain_of
 from mailer.errors import ServerError, TemporaryError, UndeliverableError
 from mailer.sender import Sender
@@ -216,8 +216,7 @@ class Lane(Generic[MailT]):
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel([task])
 
     async def _renew(self, mail: MailT) -> None:
         while True:

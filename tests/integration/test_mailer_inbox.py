@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import OperationFailure, WriteError
 
 from core.clock import system_clock
 from core.mails import AccountMails, MailKind
@@ -33,7 +34,7 @@ from core.suppressions import Suppressions
 from core.users import Base, User, UserRepository, create_user_engine
 from mailer.imap import Folder, Mailbox
 from mailer.inbox import Inbox, Positions, Reception
-from mailer.messages import question_message_id
+from mailer.messages import mail_message_id, question_message_id
 from mailer.outbox import Backoff, RetryPolicy
 from mailer.service import run_mailer
 from tests import servers
@@ -431,6 +432,21 @@ async def test_copy_of_a_mail_is_the_same_question_also_without_a_message_id(
     assert questions[1].thread.message_id == ""
 
 
+async def test_message_id_of_another_mail_takes_nobodys_place(department: Department) -> None:
+    department.student()
+    department.student(EVA)
+    message_id = "<same@uni.test>"
+    department.append(
+        a_mail("CONSULTA", "¿La de Ana?", Message_ID=message_id),
+        a_mail("CONSULTA", "¿La de Eva?", EVA, Message_ID=message_id),
+        a_mail("CONSULTA", "¿Otra con su nombre?", Message_ID=message_id),
+    )
+    async with department.inbox():
+        await department.look_at(3)
+    questions = [(question.email, question.input) for question in await department.questions()]
+    assert questions == [(ANA, "¿La de Ana?"), (EVA, "¿La de Eva?")]
+
+
 async def test_folder_that_is_numbered_anew_makes_no_second_question(
     department: Department,
 ) -> None:
@@ -727,6 +743,50 @@ async def test_report_says_what_became_of_an_answer(
     assert [r"\Seen" in flags for flags in department.mail.flags(COURSE)] == [False, True]
 
 
+async def test_report_to_the_account_for_passwords_is_read_in_the_same_folder(
+    department: Department,
+) -> None:
+    settings = department.settings.model_copy(
+        update={"recovery_smtp_username": "cuentas@mail.uni.test"}
+    )
+    number = await department.mails.enqueue(
+        MailKind.ACKNOWLEDGEMENT, email=ANA, language="es", values={}
+    )
+    mail = await department.mails.claim()
+    assert mail
+    assert mail.id == number
+    assert await department.mails.mark_sent(mail.id, mail.mail_claims)
+    message_id = mail_message_id(mail, "cuentas@mail.uni.test")
+    department.append(a_report(message_id, "failed", "5.1.1"))
+    async with department.inbox(settings):
+        await department.look_at(1)
+    (stored,) = await department.written()
+    assert stored["status"] == "undeliverable"
+    assert await Suppressions(department.database).reason(ANA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, None),
+        ({"recovery_smtp_username": "cuentas@uni.test"}, COURSE),
+        (
+            {"recovery_smtp_username": "cuentas@uni.test", "smtp_username": "salida@uni.test"},
+            COURSE,
+        ),
+    ],
+)
+async def test_reply_to_an_acknowledgement_goes_to_the_inbox(
+    department: Department, changes: dict[str, str], expected: str | None
+) -> None:
+    department.student()
+    department.append(a_mail("CONSULTA", "¿Sí?"))
+    async with department.inbox(department.settings.model_copy(update=changes)):
+        await department.look_at(1)
+    (acknowledgement,) = await department.written()
+    assert acknowledgement["values"].get("reply_to") == expected
+
+
 async def test_who_may_not_ask_is_told_why_and_not_too_often(department: Department) -> None:
     department.student(EVA, confirmed=False)
     inactive = department.student("baja@uni.test")
@@ -763,13 +823,17 @@ async def test_stranger_reads_in_his_mailbox_how_to_register(department: Departm
 
 
 async def test_domain_that_cannot_register_is_told_which_can(department: Department) -> None:
-    settings = department.settings.model_copy(update={"allowed_email_domains": ["uni.test"]})
+    settings = department.settings.model_copy(
+        update={"allowed_email_domains": ["uni.test", "año.test"]}
+    )
     department.append(a_mail("CONSULTA", "¿Yo?", "x@else.test"))
     department.append(a_mail("CONSULTA", "¿Yo?", "x@alumnos.uni.test"))
+    department.append(raw_mail("x@xn--ao-zja.test"))
     async with department.inbox(settings):
-        await department.look_at(2)
+        await department.look_at(3)
     assert [m["values"]["reason"] for m in await department.written()] == [
         "outside",
+        "unregistered",
         "unregistered",
     ]
 
@@ -782,11 +846,17 @@ async def test_mail_that_is_no_question_is_refused_politely(department: Departme
     long = a_mail("CONSULTA", "¿Qué es? " + "palabra " * 1_000)
     attached = a_mail("CONSULTA", "¿Qué pone en la foto?")
     attached.add_attachment(b"\x89PNG" * 500_000, "image", "png", filename="foto.png")
+    below = EmailMessage()
+    below.set_content("¿Y esto de abajo?")
+    attached.attach(below)
     department.append(empty, in_subject, huge, long, attached)
     async with department.inbox():
         await department.look_at(5)
     questions = await department.questions()
-    assert [q.input for q in questions] == ["¿Cuándo es el examen?", "¿Qué pone en la foto?"]
+    assert [q.input for q in questions] == [
+        "¿Cuándo es el examen?",
+        "¿Qué pone en la foto?\n\n¿Y esto de abajo?",
+    ]
     written = await department.written()
     assert [m["values"].get("reason") for m in written] == [
         "empty",
@@ -859,6 +929,109 @@ async def test_mail_that_cannot_be_processed_does_not_hold_up_the_rest(
         await department.look_at(2)
     assert [question.input for question in await department.questions()] == ["¿Sana?"]
     assert [r"\Seen" in flags for flags in department.mail.flags(COURSE)] == [False, True]
+
+
+async def test_mail_that_mongodb_refuses_each_time_is_set_aside_and_named(
+    department: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    department.student()
+    enqueue = department.queue.enqueue
+    tried: list[str] = []
+
+    async def refusing(**values: Any) -> Any:
+        tried.append(values["input"])
+        if values["input"] == "¿Rota?" or (values["input"] == "¿Torpe?" and len(tried) < 6):
+            raise WriteError("Document failed validation", 121)
+        return await enqueue(**values)
+
+    monkeypatch.setattr(department.queue, "enqueue", refusing)
+    department.append(*(a_mail("CONSULTA", text) for text in ("¿Rota?", "¿Torpe?", "¿Sana?")))
+    with structlog.testing.capture_logs(
+        processors=[structlog.contextvars.merge_contextvars]
+    ) as lines:
+        async with department.inbox():
+            await department.look_at(3)
+    assert tried == ["¿Rota?"] * 3 + ["¿Torpe?"] * 3 + ["¿Sana?"]
+    # What is refused for a moment only is stored.
+    questions = await department.questions()
+    assert [question.input for question in questions] == ["¿Torpe?", "¿Sana?"]
+    (aside,) = [line for line in lines if line["event"].startswith("an e-mail cannot")]
+    assert aside["uid"] > 0
+    assert [line["reason"] for line in lines if line["log_level"] == "error" and "reason" in line]
+    assert [r"\Seen" in flags for flags in department.mail.flags(COURSE)] == [False, True, True]
+
+
+async def test_mail_is_not_given_up_where_mongodb_refuses_everything(
+    department: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    department.student()
+    enqueue, move = department.queue.enqueue, Positions.move
+    is_full = True
+
+    async def refusing(**values: Any) -> Any:
+        if is_full:
+            raise OperationFailure("out of disk space", 14031)
+        return await enqueue(**values)
+
+    async def refusing_move(self: Positions, *arguments: Any) -> None:
+        if is_full:
+            raise OperationFailure("out of disk space", 14031)
+        await move(self, *arguments)
+
+    monkeypatch.setattr(department.queue, "enqueue", refusing)
+    monkeypatch.setattr(Positions, "move", refusing_move)
+    department.append(a_mail("CONSULTA", "¿Una?"))
+    async with department.inbox():
+        await asyncio.sleep(1.5)
+        assert not await department.questions()
+        is_full = False
+        await department.has_questions(1)
+
+
+async def test_reply_that_only_thanks_is_no_question(department: Department) -> None:
+    ana = department.student()
+    await department.queue.enqueue(input="¿Mi duda?", email=ANA, user_id=ana.id)
+    answered = question_message_id(await department.answer(), COURSE)
+    department.append(
+        a_mail("Re: CONSULTA", "Vale, muchas gracias.\n\nAna", In_Reply_To=answered),
+        a_mail("Re: CONSULTA", "Gracias. ¿Y si es cero?", In_Reply_To=answered),
+    )
+    async with department.inbox():
+        await department.look_at(2)
+    questions = await department.questions()
+    assert [question.input for question in questions] == ["¿Mi duda?", "Gracias. ¿Y si es cero?"]
+    assert len(await department.written()) == 1
+    assert await _all_seen(department)
+
+
+async def test_who_has_just_registered_is_told_to_confirm(department: Department) -> None:
+    department.append(a_mail("CONSULTA", "¿Yo?"))
+    async with department.inbox():
+        await department.look_at(1)
+        department.student(confirmed=False)
+        for number in (2, 3):
+            department.append(a_mail("CONSULTA", "¿Y ahora?"))
+            await department.look_at(number)
+    told = [m["values"]["reason"] for m in await department.written()]
+    assert told == ["unregistered", "unconfirmed"]
+
+
+@pytest.mark.parametrize(
+    ("registered", "sender"),
+    [("ana@año.example", "ana@xn--ao-zja.example"), ("ana@xn--ao-zja.example", "ana@año.example")],
+)
+async def test_student_at_a_domain_with_two_spellings_is_known_by_both(
+    department: Department, registered: str, sender: str
+) -> None:
+    department.student(registered)
+    department.append(raw_mail(sender))
+    async with department.inbox():
+        (question,) = await department.has_questions(1)
+    assert question.email == registered
+
+
+def raw_mail(sender: str) -> bytes:
+    return f"From: {sender}\r\nTo: {COURSE}\r\nSubject: CONSULTA\r\n\r\n¿Sí?\r\n".encode()
 
 
 async def test_logs_hold_no_addresses_texts_or_secrets(department: Department) -> None:

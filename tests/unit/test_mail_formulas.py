@@ -133,6 +133,6 @@ def test_no_text_is_lost_or_becomes_markup(text: str) -> None:
     "piece", ["$", "\\frac{", "$x^{", "\\alpha{", "x_{", "\\(", "a_{b}", "$a_1$ ", "((", "\\sqrt{"]
 )
 def test_hostile_formulas_are_read_in_bounded_time(piece: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     readable(piece * (20_000 // len(piece)))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5

@@ -63,6 +63,7 @@ def test_logs_show_no_more_of_an_address_than_its_domain() -> None:
         ("o'neil@uni.example", "o'neil@uni.example"),
         ("ana@localhost", "ana@localhost"),
         ("ana@año.example", "ana@xn--ao-zja.example"),
+        ("ana@straße.example", "ana@xn--strae-oqa.example"),
         ("añá@uni.example", "añá@uni.example"),
     ],
 )
@@ -214,9 +215,9 @@ def test_no_markdown_becomes_an_active_element(text: str) -> None:
     ],
 )
 def test_hostile_markdown_is_written_in_bounded_time(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     to_html(text)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_logo_is_read_by_its_content(tmp_path: Path) -> None:

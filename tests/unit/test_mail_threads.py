@@ -120,6 +120,9 @@ def test_every_refusal_has_its_reason_and_its_remedy(reason: Refusal, language: 
         assert "77" in text
     if reason in (Refusal.UNREGISTERED, Refusal.OUTSIDE, Refusal.UNCONFIRMED):
         assert LETTERHEAD.login_url in text
+    # Where there is a page to go to, a button goes there.
+    has_button = f'href="{LETTERHEAD.login_url}"' in part(message, "html")
+    assert has_button == (LETTERHEAD.login_url in text)
     assert ("uni.test" in text) == (reason is Refusal.OUTSIDE)
 
 
