@@ -153,6 +153,10 @@ FIELD_PROBLEMS: dict[str, tuple[str, str]] = {
         "is not a plain e-mail address such as name@university.es",
         "no es una dirección de correo sencilla como nombre@universidad.es",
     ),
+    "password_blank": (
+        "needs more than spaces",
+        "necesita algo más que espacios",
+    ),
     "password_is_name": (
         "must not be your user name or your e-mail address",
         "no puede ser tu nombre de usuario ni tu correo",

@@ -1,6 +1,7 @@
 """The REST service: what it is made of, and how it starts and stops."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ from core.questions import QuestionQueue
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
+from core.worker import cancel
 
 START_SECONDS = 3.0
 """How long the start waits for the databases; then the API replies 503 until they are there."""
@@ -109,17 +111,23 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 asyncio.create_task(_until_done("queue", prepare_queue)),
             ]
             try:
-                done, _ = await asyncio.wait(preparations, timeout=START_SECONDS)
+                done, pending = await asyncio.wait(preparations, timeout=START_SECONDS)
                 for preparation in done:
                     preparation.result()
+                for preparation in pending:
+                    preparation.add_done_callback(_end_if_it_failed)
                 yield
             finally:
-                for preparation in preparations:
-                    preparation.cancel()
-                await asyncio.gather(*preparations, return_exceptions=True)
+                await cancel(preparations)
                 engine.dispose()
 
     return lifespan
+
+
+def _end_if_it_failed(preparation: asyncio.Task[None]) -> None:
+    if not preparation.cancelled() and preparation.exception() is not None:
+        # As at the start: whoever supervises the process sees it, and starts it again.
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -> None:

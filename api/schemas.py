@@ -46,9 +46,12 @@ def _tidy(value: Any) -> Any:
     return text if any(unicodedata.category(c)[0] not in "CZ" for c in text) else ""
 
 
-def _no_controls(value: str) -> str:
-    if any(unicodedata.category(character) == "Cc" for character in value):
+def _password(value: str) -> str:
+    categories = [unicodedata.category(character) for character in value]
+    if "Cc" in categories:
         raise invalid("plain_text")
+    if all(category[0] in "CZ" for category in categories):
+        raise invalid("password_blank")
     return value
 
 
@@ -106,7 +109,7 @@ NewPassword = Annotated[
         repr=False,
         description="8 to 128 characters; a sentence is easier to remember than a riddle",
     ),
-    AfterValidator(_no_controls),
+    AfterValidator(_password),
 ]
 Number = Annotated[StrictInt, Field(ge=0, le=LARGEST_NUMBER)]
 

@@ -16,18 +16,21 @@ CHECK_SECONDS = 2.0
 router = APIRouter(tags=["Status"])
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", summary="Name and version")
 async def service(request: Request) -> Service:
     """Says that the service is up."""
     return Service(name="Consulta", version=request.app.version, docs="/docs")
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Is the process alive?")
 async def live() -> Alive:
     """For probes: replies as long as the process runs, whatever it depends on."""
     return Alive()
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get(
     "/health/ready",
     summary="Can it do its work?",

@@ -1,6 +1,7 @@
 """The command ``consulta``."""
 
 import asyncio
+import re
 import sys
 import unicodedata
 from collections.abc import Coroutine
@@ -396,11 +397,16 @@ def worker(
             _fail("--token is for a worker elsewhere: give --api-url too.", 2)
         run_worker(_settings("worker", data))
         return
-    if not api_url.startswith(("http://", "https://")):
+    if not re.match(r"https?://[^/\s]", api_url):
         _fail("--api-url starts with https:// (or http:// inside a machine).", 2)
     if token is None:
         _fail("--token is missing: `consulta users worker-token NAME` on the server makes one.", 2)
-    run_remote_worker(_settings("remote_worker", data), api_url, token)
+    from rag_worker.remote import RemoteQueueError
+
+    try:
+        run_remote_worker(_settings("remote_worker", data), api_url, token)
+    except RemoteQueueError as error:
+        _fail(error, 2)
 
 
 @app.command(rich_help_panel=SERVICES)
@@ -506,12 +512,17 @@ def confirm_user(
     For students whom the confirmation mail does not reach.
     """
     from consulta import accounts
+    from consulta.queue import send_again_to
 
+    settings = _account_settings(data)
     try:
-        address = accounts.confirm(_account_settings(data), identifier)
+        address = accounts.confirm(settings, identifier)
     except accounts.AccountError as error:
         _fail(error)
     _say(f"The address {address} is confirmed.")
+    has_queue = settings.mongo_url is not None or settings.mongo_host is not None
+    if has_queue and _run_with_queue(send_again_to(settings, address)):
+        _say("Mail to it had come back; now it is sent there again.")
 
 
 @users_app.command("worker-token")

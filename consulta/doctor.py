@@ -33,6 +33,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from consulta import remedies
 from consulta.services import stores
 from core.clock import as_datetime
 from core.mongo import connect
@@ -109,7 +110,11 @@ async def examine(
                 mark, words = "[dim]--  [/]", str(reason)
             except (_FoundError, SettingsError) as error:
                 mark, words = "[red]FAIL[/]", str(error)
-                failed += 1
+            except Exception as error:
+                # One that nobody has foreseen must not keep the others from being run.
+                fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                mark, words = "[red]FAIL[/]", f"it ends with {fault}"
+            failed += "FAIL" in mark
         terminal.print(
             f"{mark} [bold]{check.name}:[/] {escape(words)}", highlight=False, soft_wrap=True
         )
@@ -125,6 +130,11 @@ async def _check_settings(case: _Case) -> str:
             case.settings.require(service)
         except SettingsError as error:
             problems[str(error)] = None
+    authorities = os.environ.get("SSL_CERT_FILE")
+    if authorities and not os.access(authorities, os.R_OK):
+        problems[f"SSL_CERT_FILE names {authorities}, which cannot be read: mend or unset it."] = (
+            None
+        )
     if problems:
         raise _FoundError(" ".join(problems))
     whom = "every service has" if len(case.services) > 1 else "the service has"
@@ -341,11 +351,7 @@ async def _check_users(case: _Case) -> str:
     try:
         return await asyncio.to_thread(_try_users, case.settings)
     except SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())[:200]
-        raise _FoundError(
-            f"it does not take a row ({reason}): start it, or check DATABASE_URL or the DB_ "
-            "settings."
-        ) from None
+        raise _FoundError(f"it does not take a row: {remedies.of_users(error)}") from None
 
 
 def _try_users(settings: Settings) -> str:
@@ -422,10 +428,7 @@ async def _check_queue(case: _Case) -> str:
             await opened.queue.check()
             status = await opened.queue.status()
     except PyMongoError as error:
-        raise _FoundError(
-            f"it does not take a document ({type(error).__name__}): start it, or check MONGO_URL "
-            "or the MONGO_ settings."
-        ) from None
+        raise _FoundError(f"it does not take a document: {remedies.of_queue(error)}") from None
     return f"it stores and deletes; questions: {sum(status.by_state.values())}."
 
 
@@ -516,24 +519,34 @@ async def _check_model(case: _Case) -> str:
 
 
 async def _check_mail(case: _Case) -> str:
-    from mailer.errors import DeliveryError
+    from mailer.errors import DeliveryError, ServerError
     from mailer.sender import Account, Sender
 
     settings = case.settings
     if settings.smtp_server is None:
         raise _FoundError("there is none: set SMTP_SERVER.")
     server = f"{settings.smtp_server}:{settings.smtp_port}"
-    accounts = {Account.for_answers(settings), Account.for_account_mails(settings)}
-    for account in accounts:
+    for account in {Account.for_answers(settings), Account.for_account_mails(settings)}:
+        if "@" not in account.username:
+            raise _FoundError(
+                f"{account.username or 'nothing'} sends the mails, which is no address: set "
+                "SMTP_USERNAME (and RECOVERY_SMTP_USERNAME) to one with an @."
+            )
         try:
             if case.mail_to is None:
                 await Sender(account).check()
             else:
                 await Sender(account).send(_trial(account.username, case.mail_to), case.mail_to)
+        except ServerError as error:
+            reason = str(error).rstrip(".")
+            # It says itself which password to look at.
+            remedy = "" if "password" in reason else f"; {remedies.of_mail(reason, 'SMTP')}"
+            raise _FoundError(f"as {account.username}: {reason}{remedy}.") from None
         except DeliveryError as error:
             raise _FoundError(
-                f"{server}, as {account.username}: {error}; check the SMTP_ settings and "
-                f"{account.password_key} in {settings.passwords_file}."
+                f"{server} does not take a mail from {account.username} to {case.mail_to}: "
+                f"{str(error).rstrip('.')}; give --mail-to an address that exists, or ask who "
+                "looks after the server."
             ) from None
     if case.mail_to is None:
         return f"{server} takes our mail; --mail-to ADDRESS sends one."
@@ -572,7 +585,12 @@ async def _check_inbox(case: _Case) -> str:
     try:
         return await asyncio.to_thread(look)
     except MailboxError as error:
-        raise _FoundError(f"{str(error).rstrip('.')}; check the IMAP_ settings.") from None
+        reason = str(error).rstrip(".")
+        if "IMAP_FOLDER" in reason:
+            remedy = "; create it, or set IMAP_FOLDER to one that is there"
+        else:
+            remedy = "" if "password" in reason else f"; {remedies.of_mail(reason, 'IMAP')}"
+        raise _FoundError(f"{reason}{remedy}.") from None
 
 
 async def _check_links(case: _Case) -> str:
@@ -611,8 +629,32 @@ async def _check_api(case: _Case) -> str:
             f"it does not answer at {url} ({type(error).__name__}): start it, or check API_URL."
         ) from None
     if not reply.is_success:
-        raise _FoundError(f"it is up but not ready: {reply.text[:200]}")
+        raise _FoundError(
+            f"{url} is not ready ({reply.status_code}: {' '.join(reply.text.split())[:200]}): what "
+            "is down there is mended there; `consulta doctor` on the server says how."
+        )
+    is_open = url.startswith("http://") and not _is_local(urlsplit(url).hostname or "")
+    if is_open and "remote_worker" in case.services:
+        raise _FoundError(
+            f"the token and students' questions go to {url} unencrypted: set API_URL, and "
+            "--api-url, to https://…"
+        )
     return f"ready at {url}."
+
+
+async def _check_token(case: _Case) -> str:
+    from rag_worker.remote import RemoteQueue, RemoteQueueError
+
+    token = os.environ.get("WORKER_TOKEN")
+    if not token:
+        raise _NotUsedError("WORKER_TOKEN is not set; in the environment it would be tried.")
+    try:
+        async with RemoteQueue(case.settings.api_url, token) as queue:
+            # A claim that nobody has: the answer is no, to whom the API lets in.
+            await queue.renew(1, 0)
+    except RemoteQueueError as error:
+        raise _FoundError(f"{error}.") from None
+    return "the API knows it."
 
 
 _READERS: tuple[Service, ...] = ("worker", "remote_worker")
@@ -634,4 +676,5 @@ _CHECKS = (
     _Check("Inbox", _check_inbox, ("mailer",)),
     _Check("Links", _check_links, ("mailer",)),
     _Check("API", _check_api, ("api", "remote_worker")),
+    _Check("Token", _check_token, ("remote_worker",)),
 )

@@ -1,10 +1,26 @@
 """The connection to MongoDB, the same for every service."""
 
+import asyncio
+import sys
+from collections.abc import Coroutine
 from typing import Any
 
+import pymongo.lock
 from pymongo import AsyncMongoClient
 
 from core.settings import Settings
+
+
+async def _wait_for(coroutine: Coroutine[Any, Any, bool], seconds: float | None) -> bool:
+    async with asyncio.timeout(seconds):
+        return await coroutine
+
+
+if sys.version_info < (3, 12):
+    # PyMongo waits for a server with the lock of its client. Before 3.12 `asyncio.wait_for` does so
+    # in a task of its own: who is cancelled there goes on without having the lock back, and all
+    # that come after, the closing of the client too, may wait for it for ever.
+    pymongo.lock.wait_for = _wait_for  # type: ignore[attr-defined, assignment]
 
 
 def connect(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:
@@ -20,7 +36,8 @@ def connect(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:
         readPreference="primary",
         tz_aware=True,
         appname="consulta",
-        serverSelectionTimeoutMS=5_000,
+        # A restart on one machine is shorter, and who asks meanwhile should not notice it.
+        serverSelectionTimeoutMS=3_000,
         connectTimeoutMS=5_000,
         socketTimeoutMS=30_000,
     )

@@ -324,6 +324,7 @@ class QuestionQueue:
         """Create the indexes of every verb; nothing happens where they exist."""
         await self._prompts.create_index([("due", 1), ("date", 1)], name="claim")
         await self._prompts.create_index([("user_id", 1), ("number", 1)], name="mine")
+        await self._prompts.create_index([("user_id", 1), ("due", 1)], name="waiting")
         # For the pace, asked for with every question: nx-27017 sorts by one field's index only.
         await self._prompts.create_index([("number", 1)], name="recent")
         await self._prompts.create_index([("dedupe", 1)], name="dedupe", unique=True)

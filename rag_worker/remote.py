@@ -29,10 +29,14 @@ class RemoteQueue:
     """The verbs of a worker, over HTTP.
 
     Raises:
-        RemoteQueueError: from every verb.
+        RemoteQueueError: from every verb; at once where the token cannot be one.
     """
 
     def __init__(self, api_url: str, token: str) -> None:
+        token = token.strip()
+        if not token.isascii() or not token.isprintable():
+            # Before a header refuses it, in words that show it.
+            raise RemoteQueueError("the token holds characters that no token has: copy it again")
         self._api_url = api_url.rstrip("/")
         self._client = httpx.AsyncClient(
             base_url=self._api_url,
@@ -105,7 +109,7 @@ class RemoteQueue:
         """Let it wait again, ``after`` seconds; no attempt is used up."""
         params: dict[str, Any] = {"claims": claims, "after": after}
         if error:
-            params["error"] = error[:_LONGEST_ERROR]
+            params["error"] = _one_line(error)
         return await self._holds("DELETE", f"/questions/{number}/claim", params=params)
 
     async def fail(self, number: int, claims: int, *, error: str, apology: Answer) -> bool:
@@ -113,7 +117,7 @@ class RemoteQueue:
         params = {
             "claims": claims,
             "failed": True,
-            "error": error[:_LONGEST_ERROR],
+            "error": _one_line(error),
             "language": apology.language,
         }
         return await self._holds("DELETE", f"/questions/{number}/claim", params=params)
@@ -139,9 +143,19 @@ class RemoteQueue:
             httpx.codes.UNPROCESSABLE_ENTITY,
         ):
             raise AnswerRefusedError(f"the API refuses it: {_reason(reply)}")
+        if reply.has_redirect_location:
+            raise RemoteQueueError(
+                f"{self._api_url} leads on to {reply.headers['Location']}: give --api-url its "
+                "beginning"
+            )
         if not reply.is_success and reply.status_code != httpx.codes.CONFLICT:
             raise RemoteQueueError(f"{self._api_url} says {reply.status_code}: {_reason(reply)}")
         return reply
+
+
+def _one_line(error: str) -> str:
+    """As the API takes it: an error's words may hold anything."""
+    return "".join(char if char.isprintable() else " " for char in error)[:_LONGEST_ERROR]
 
 
 def _reason(reply: httpx.Response) -> str:

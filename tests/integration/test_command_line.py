@@ -1,5 +1,6 @@
 """The command ``consulta``: exit codes, what it prints and where, and never a traceback."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ from core.mongo import connect
 from core.outbox import MailStatus
 from core.questions import Answer, Outcome, QuestionQueue, Rating, Source
 from core.settings import Settings
+from core.suppressions import Suppressions
 from tests import servers
 
 PASSWORD = "tres gatos en el tejado"
@@ -209,6 +211,25 @@ def test_misspelt_setting_is_named_with_the_right_one(bare: CommandLine, command
     ended = bare(*command.split(), MONGO_HOSTT="127.0.0.1")
     assert ended.code == 2
     assert ended.err == "consulta: MONGO_HOSTT is not a setting: did you mean MONGO_HOST?\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--token", "x"], "--token is for a worker elsewhere"),
+        (["--api-url", "https://uni.test"], "`consulta users worker-token NAME` on the server"),
+        (["--api-url", "uni.test", "--token", "x"], "--api-url starts with https://"),
+        (["--api-url", "https:///x", "--token", "x"], "--api-url starts with https://"),
+        (["--api-url", "https://uni.test", "--token", "geh\neim"], "copy it again"),
+    ],
+)
+def test_worker_elsewhere_is_told_what_is_wrong_with_its_address_or_token(
+    bare: CommandLine, arguments: list[str], sentence: str
+) -> None:
+    ended = bare.process("worker", *arguments, DOCUMENT_LOCATION=".")
+    assert ended.code == 2
+    assert sentence in ended.err
+    assert "geh" not in ended.err
 
 
 def test_env_file_that_is_not_text_is_named(bare: CommandLine) -> None:
@@ -408,12 +429,30 @@ def test_accounts_are_created_listed_disabled_and_enabled(consulta: CommandLine)
     assert PASSWORD.encode() not in (consulta.folder / "users.sqlite").read_bytes()
 
 
+def suppress(consulta: CommandLine, email: str) -> None:
+    """As the mailer does when mail comes back."""
+
+    async def add() -> None:
+        settings = Settings(mongo_url=consulta.settings["MONGO_URL"])
+        async with connect(settings) as client:
+            database = client[consulta.settings["MONGO_DB_NAME"]]
+            assert await Suppressions(database).add(email, "5.1.1 no such user")
+
+    asyncio.run(add())
+
+
 def test_staff_vouch_for_an_address_that_no_mail_reaches(consulta: CommandLine) -> None:
     consulta("users", "create", "--student", "eva", "eva@uni.test", stdin=PASSWORD)
     confirmed = consulta("users", "confirm", "EVA")
     assert (confirmed.code, confirmed.out) == (0, "The address eva@uni.test is confirmed.\n")
     [row] = [line for line in consulta("users", "list").out.splitlines() if "eva@" in line]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", row.strip("│ ").split("│")[3].strip())
+    suppress(consulta, "eva@uni.test")
+    again = consulta("users", "confirm", "eva")
+    assert again.out.endswith("Mail to it had come back; now it is sent there again.\n")
+    assert consulta("users", "confirm", "eva").out == confirmed.out
+    without_queue = consulta("users", "confirm", "eva", MONGO_URL="")
+    assert (without_queue.code, without_queue.out) == (0, confirmed.out)
     nobody = consulta("users", "confirm", "nobody")
     assert nobody.code == 1
     assert nobody.err.startswith("consulta: Nobody is called nobody")

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from alembic import command
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 from rich.console import Console
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from typer.testing import CliRunner
 
 from api.migrations import alembic_config, migrate
-from consulta import doctor
+from consulta import doctor, remedies
 from consulta.cli import app
 from core.settings import Service, Settings
 from core.users import UserRepository, create_user_engine
@@ -54,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to start in, and an environment without any setting."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("WORKER_TOKEN", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -181,9 +183,67 @@ async def test_users_that_may_only_be_read_are_a_failure(mariadb: MariaDB) -> No
             result = (await examine("api", database_url=url))["Users' database"]
         finally:
             mariadb.execute("DROP USER reader@'%'")
-    assert result.startswith("FAIL it does not take a row (")
-    assert "INSERT command denied" in result
+    assert result.startswith("FAIL it does not take a row: INSERT command denied")
+    assert "GRANT ALL" in result
     assert "cuatro" not in result
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "remedy"),
+    [
+        ({"password": "falsch"}, "Access denied", "check DB_USER and DB_PASS"),
+        ({"database": "nowhere"}, "Unknown database", "DB_NAME"),
+        ({"port": 9}, "Connection refused", "start the database, or check DB_HOST and DB_PORT"),
+        ({"host": "nowhere.invalid"}, "not known", "DB_HOST"),
+    ],
+)
+async def test_users_database_that_does_not_let_us_in_is_told_with_the_setting_to_mend(
+    mariadb: MariaDB, change: dict[str, Any], reason: str, remedy: str
+) -> None:
+    url = make_url(mariadb.url("mysql")).set(**change).render_as_string(hide_password=False)
+    result = (await examine("api", database_url=url))["Users' database"]
+    assert result.startswith("FAIL")
+    assert reason in result
+    assert remedy in result
+    assert "falsch" not in result
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mongodb://127.0.0.1:9/?directConnection=true", "Connect call failed"),
+        ("mongodb://nowhere.invalid/?directConnection=true", "not known"),
+    ],
+)
+async def test_queue_that_cannot_be_reached_says_why(url: str, reason: str) -> None:
+    result = (await examine("api", mongo_url=url))["Queue"]
+    assert result.startswith("FAIL it does not take a document: ")
+    assert reason in result
+    assert result.endswith("start it, or check MONGO_HOST and MONGO_PORT (or MONGO_URL).")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"), [(18, "MONGO_USER and MONGO_PASS"), (13, "readWrite"), (14031, "disk")]
+)
+def test_queue_that_refuses_is_told_with_the_setting_to_mend(code: int, remedy: str) -> None:
+    """As MongoDB says it; none of the servers of the tests has logins."""
+    assert remedy in remedies.of_queue(OperationFailure("refused", code))
+
+
+async def test_fault_that_nobody_has_foreseen_keeps_no_check_from_being_run(nx_url: str) -> None:
+    # PyMongo stumbles over a server without logins.
+    with_login = nx_url.replace("mongodb://", "mongodb://ana:secreto@")
+    results = await examine("api", mongo_url=with_login)
+    assert results["Queue"].startswith("FAIL it ends with KeyError")
+    assert "API" in results
+
+
+async def test_file_of_authorities_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    result = (await examine("mailer"))["Settings"]
+    assert "SSL_CERT_FILE names /nowhere.pem, which cannot be read" in result
 
 
 async def test_users_file_that_is_not_there_is_not_made(folder: Path) -> None:
@@ -368,6 +428,76 @@ async def test_test_mail_that_is_refused_is_said_with_the_servers_words(folder: 
     assert not script.received
 
 
+@pytest.mark.parametrize(
+    ("changes", "trusted", "remedy"),
+    [
+        ({}, False, "SSL_CERT_FILE"),
+        ({"smtp_tls": "tls"}, True, "SMTP_TLS=starttls"),
+        ({"smtp_port": 9}, True, "check SMTP_SERVER, SMTP_PORT"),
+        ({"smtp_server": "nowhere.invalid"}, True, "check SMTP_SERVER, or"),
+        ({"smtp_username": "curso"}, True, "set SMTP_USERNAME"),
+    ],
+)
+async def test_mail_server_that_cannot_be_used_says_what_mends_it(
+    folder: Path,
+    mail: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    trusted: bool,
+    remedy: str,
+) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(mail.ca_file))
+    settings = {
+        "smtp_server": mail.host,
+        "smtp_port": mail.submission_port,
+        "smtp_username": COURSE,
+        "passwords_file": write_passwords(folder, MAIL_PASSWORD),
+    }
+    result = (await examine("mailer", **settings | changes))["Mail server"]
+    assert result.startswith("FAIL")
+    assert remedy in result
+    # It is not the password's fault.
+    assert "smtp_password" not in result
+
+
+async def test_password_that_the_mail_server_refuses_is_named_once(
+    folder: Path, mail: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(mail.ca_file))
+    results = await examine(
+        "mailer",
+        smtp_server=mail.host,
+        smtp_port=mail.submission_port,
+        smtp_username=COURSE,
+        passwords_file=write_passwords(folder, "wrong"),
+    )
+    assert results["Mail server"].count("smtp_password in passwords.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("replies", "remedy"),
+    [
+        ({"mail": ["530 5.7.0 Authentication required"]}, "password into passwords.json"),
+        ({"rcpt": ["554 5.7.1 Relay access denied"]}, "password into passwords.json"),
+        ({"mail": ["553 5.7.1 not owned by user"]}, "set SMTP_USERNAME to an address"),
+    ],
+)
+async def test_refusals_of_the_mail_server_say_what_mends_them(
+    folder: Path, replies: dict[str, list[str]], remedy: str
+) -> None:
+    async with smtp_server(Script(**replies)) as port:
+        settings = Settings(
+            smtp_server="127.0.0.1",
+            smtp_port=port,
+            smtp_username=COURSE,
+            passwords_file=write_passwords(folder, ""),
+        )
+        _, results = await examine_all(settings, service="mailer", mail_to=STUDENT)
+    assert results["Mail server"].startswith("FAIL")
+    assert remedy in results["Mail server"]
+
+
 async def test_mail_server_is_asked_without_sending_when_nobody_is_named(folder: Path) -> None:
     script = Script()
     async with smtp_server(script) as port:
@@ -388,7 +518,7 @@ async def test_mail_server_is_asked_without_sending_when_nobody_is_named(folder:
     [
         ("wrong", {}, "check imap_password in passwords.json"),
         (MAIL_PASSWORD, {"imap_folder": "Consultas"}, "'Consultas' (IMAP_FOLDER)"),
-        (MAIL_PASSWORD, {"imap_port": 1}, "IMAP_ settings"),
+        (MAIL_PASSWORD, {"imap_port": 1}, "check IMAP_SERVER, IMAP_PORT and IMAP_TLS"),
     ],
 )
 async def test_inbox_that_cannot_be_listed_says_why(
@@ -435,6 +565,31 @@ async def test_links_in_mails_to_others_must_lead_to_https(url: str, sentence: s
     else:
         assert result.startswith("FAIL")
         assert sentence in result
+
+
+async def test_token_of_a_worker_elsewhere_is_tried(
+    nx_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(nx_url, folder) as url:
+        users = UserRepository(
+            create_user_engine(Settings(database_url=f"sqlite:///{folder / 'users.db'}"))
+        )
+        monkeypatch.setenv("WORKER_TOKEN", users.create_worker_token("gpu"))
+        results = await examine("remote_worker", api_url=url)
+        assert results["Token"] == "ok   the API knows it."
+        users.revoke_worker_token("gpu")
+        result = (await examine("remote_worker", api_url=url))["Token"]
+    assert result.startswith("FAIL")
+    assert "consulta users worker-token" in result
+    monkeypatch.delenv("WORKER_TOKEN")
+    assert (await examine("remote_worker", api_url=url))["Token"].startswith("--")
+
+
+async def test_api_that_is_not_ready_says_where_that_is_mended(folder: Path) -> None:
+    with serving("mongodb://127.0.0.1:9/?directConnection=true", folder) as url:
+        result = (await examine("remote_worker", api_url=url))["API"]
+    assert result.startswith(f"FAIL {url} is not ready (503: ")
+    assert "`consulta doctor` on the server" in result
 
 
 def test_command_checks_one_service_and_refuses_others(nx_url: str, database_name: str) -> None:

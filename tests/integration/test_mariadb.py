@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from core.users import (
     create_user_engine,
 )
 from tests.api_client import PASSWORD, log_in, running_app, settings_for
+from tests.api_client import register as register_student
 from tests.servers import MariaDB, mariadb
 
 AWAY = (OperationalError, InterfaceError)
@@ -331,6 +333,41 @@ def test_server_that_hangs_holds_nobody_for_ever(restarted: MariaDB, database: s
         finally:
             os.kill(restarted.service.process.pid, signal.SIGCONT)
         users.ping()
+
+
+async def test_password_is_changed_as_the_manual_says_and_students_notice_nothing(
+    restarted: MariaDB, database: str, nx_url: str, database_name: str, tmp_path: Path
+) -> None:
+    manual = Path("docs/operations.md").read_text(encoding="utf-8")
+    statement = re.search(r"on MariaDB `(.+?);`", manual)
+    assert statement
+    # As the image makes it: for one database, and no more.
+    restarted.execute("CREATE USER course@'%' IDENTIFIED BY 'old'")
+    restarted.execute(f"GRANT ALL ON {database}.* TO course@'%'")
+    parts = {
+        "db_host": "127.0.0.1",
+        "db_port": restarted.port,
+        "db_name": database,
+        "db_user": "course",
+        "database_url": None,
+    }
+    before, after = (
+        settings_for(nx_url, database_name, tmp_path, **parts, db_pass=password)
+        for password in ("old", "new")
+    )
+    async with running_app(before) as client:
+        headers = await register_student(client)
+        engine = create_user_engine(before)
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement[1])
+        engine.dispose()
+        with pytest.raises(AWAY, match="Access denied"):
+            UserRepository(create_user_engine(before)).ping()
+        # It goes on with the connections that it has.
+        assert (await client.get("/questions", headers=headers)).status_code == 200
+    async with running_app(after) as client:
+        assert (await client.get("/questions", headers=headers)).status_code == 200
+    restarted.execute("DROP USER course@'%'")
 
 
 async def test_students_use_the_service_across_a_restart(

@@ -581,6 +581,14 @@ async def test_claims_use_the_index_where_the_server_explains(
         await client.drop_database(database_name)
 
 
+async def test_waiting_questions_of_a_student_are_counted_without_reading_the_answered(
+    queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]]
+) -> None:
+    await queue.create_indexes()
+    indexes = (await store["prompts"].index_information()).values()
+    assert [("user_id", 1), ("due", 1)] in [index["key"] for index in indexes]
+
+
 async def test_lost_counter_goes_on_after_the_highest_number(
     queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]]
 ) -> None:

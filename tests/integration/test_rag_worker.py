@@ -26,6 +26,7 @@ from core.questions import (
     QuestionQueue,
     RetryPolicy,
     Source,
+    apology,
 )
 from core.settings import Settings
 from core.users import UserRepository, create_user_engine
@@ -502,6 +503,74 @@ async def test_api_that_knows_no_such_token_is_named_with_what_mends_it(
     async with RemoteQueue(f"http://127.0.0.1:{servers.free_port()}", "x") as nobody:
         with pytest.raises(RemoteQueueError, match="no answer from http"):
             await nobody.claim()
+
+
+async def test_over_http_a_claim_that_ran_out_is_the_next_workers_alone(
+    queue: QuestionQueue, api_settings: Settings
+) -> None:
+    answer = Answer("El jueves 28 [1].", "es", Outcome.ANSWERED, (Source("a.md", "jueves 28"),))
+    number = await ask(queue, QUESTION)
+    async with (
+        served(api_settings, servers.free_port()) as url,
+        RemoteQueue(url, token_for(api_settings, "slow")) as slow,
+        RemoteQueue(url, token_for(api_settings, "quick")) as quick,
+    ):
+        first = await slow.claim()
+        assert first
+        assert await quick.claim() is None
+        await asyncio.sleep(2.1)
+        second = await quick.claim()
+        assert second
+        assert second.claims == first.claims + 1
+        assert not await slow.renew(number, first.claims)
+        assert not await slow.complete(number, first.claims, replace(answer, text="late"))
+        assert not await slow.give_back(number, first.claims)
+        assert not await slow.fail(number, first.claims, error="late", apology=apology("es"))
+        assert await quick.complete(number, second.claims, answer)
+    stored = await queue.one(number)
+    assert stored
+    assert stored.answer == answer
+
+
+async def test_over_http_an_error_may_hold_anything(
+    queue: QuestionQueue, api_settings: Settings
+) -> None:
+    number = await ask(queue, QUESTION)
+    async with (
+        served(api_settings, servers.free_port()) as url,
+        RemoteQueue(url, f"{token_for(api_settings, 'gpu')}\n") as remote,
+    ):
+        for hostile in ("\x1b[31mred\x00", "\u202eesrever", "half \ud83d", "x" * 2_000):
+            claimed = await remote.claim()
+            assert claimed
+            assert await remote.give_back(number, claimed.claims, error=hostile)
+        claimed = await remote.claim()
+        assert claimed
+        assert await remote.fail(number, claimed.claims, error="\x1b[31mred", apology=apology("en"))
+    stored = await queue.one(number)
+    assert stored
+    assert (stored.attempts, stored.error) == (1, "[31mred")
+
+
+async def test_wrong_addresses_and_tokens_are_told_without_the_token() -> None:
+    with pytest.raises(RemoteQueueError, match="copy it again") as refused:
+        RemoteQueue("http://127.0.0.1", "cwt_geh\neim")
+    assert "cwt_" not in str(refused.value)
+
+    async def lead_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 301 Moved\r\nLocation: https://uni.test/receive-prompt\r\n"
+            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(lead_on, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, RemoteQueue(url, "x") as remote:
+        with pytest.raises(RemoteQueueError, match="leads on to https://uni"):
+            await remote.claim()
 
 
 async def test_over_http_a_follow_up_brings_what_it_follows_and_an_endless_answer_is_refused(

@@ -141,6 +141,8 @@ def test_other_addresses_are_refused(email: str) -> None:
         ("tres gatos\n", "plain_text"),
         ("tres\0gatos", "plain_text"),
         ("tres\ud800gatos", "string_unicode"),
+        (" " * 8, "password_blank"),
+        ("\u200b\u3000" * 4, "password_blank"),
         ("Ana.Garcia", "password_is_name"),
         ("ana.garcia@UNI.test", "password_is_name"),
     ],

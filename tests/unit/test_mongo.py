@@ -1,9 +1,12 @@
 """Whatever the URI says, a write that was confirmed is kept, and is found afterwards."""
 
+import asyncio
+import socket
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient, ReadPreference
+from pymongo.errors import ServerSelectionTimeoutError
 
 from core.mongo import connect
 from core.settings import Settings
@@ -64,3 +67,25 @@ async def test_names_of_the_servers_and_of_the_set_are_the_uris() -> None:
     client = await client_for(mongo_url=REPLICA_SET)
     assert client.options.replica_set_name == "rs0"
     assert client._topology_settings.seeds == {(f"{name}.test", 27017) for name in "abc"}
+
+
+async def test_verbs_that_are_cancelled_while_they_wait_for_a_server_leave_the_client_usable() -> (
+    None
+):
+    """On Python 3.11 PyMongo alone would lose its lock and wait for it for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    client = connect(Settings(mongo_url=f"mongodb://127.0.0.1:{port}/?directConnection=true"))
+    async with asyncio.timeout(20), client:
+        waiting = [asyncio.create_task(client.admin.command("ping")) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        async with client._topology._lock:
+            # Until each has waited for its half second, and wants the lock back.
+            await asyncio.sleep(0.6)
+            for task in waiting:
+                task.cancel()
+            await asyncio.sleep(0)
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [asyncio.CancelledError] * 3
+        with pytest.raises(ServerSelectionTimeoutError):
+            await client.admin.command("ping")
