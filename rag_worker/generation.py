@@ -5,11 +5,13 @@ folder of its own, a generation, and a pointer file that is renamed into place n
 one. A reader holds what it needs in memory, so old generations can be removed under it.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -27,12 +29,14 @@ from rag_worker.passages import Passage
 
 Rows = NDArray[np.intp]
 
-FORMAT = 3
-"""Raised when what is stored changes its form: older generations are built again."""
+FORMAT = 4
+"""Raised when what is stored changes its form, or files are read otherwise: older generations are
+built again, of which only what is new is embedded."""
 _POINTER = "current"
 _GENERATIONS = "generations"
 _MANIFEST = "manifest.json"
 _BACKGROUND = "background.npz"
+_DATABASE = Path("chroma", "chroma.sqlite3")
 _COLLECTION = "windows"
 _KEPT = 2
 """Generations that stay: the present one and the one that readers may just be opening."""
@@ -102,7 +106,7 @@ class Generation:
     Attributes:
         vectors: one row for each window of the passages, in their order; unit length, float32.
         starts: for each passage the row of its first window.
-        background: for each language the vectors of questions that no course treats.
+        background: for each language the vectors of its reference questions.
     """
 
     name: str
@@ -134,26 +138,64 @@ def read_manifest(location: Path, name: str) -> Manifest:
         raise CorruptIndexError(f"{name}: {error}") from error
 
 
+def check_generation(location: Path, name: str) -> Manifest:
+    """What generation ``name`` was made from; a look at its store that reads few of its vectors.
+
+    10,000 passages take about a second, of which `open_generation` would make half a minute.
+
+    Raises:
+        CorruptIndexError: it cannot be read, or is of another format.
+    """
+    with _reading(location, name) as (manifest, folder), _collection(folder) as collection:
+        _background(folder)
+        with contextlib.closing(sqlite3.connect(folder / _DATABASE)) as database:
+            if database.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+                raise CorruptIndexError(f"{name}: {_DATABASE} is damaged")
+        last = collection.get(
+            ids=[f"{collection.count() - 1:08d}"], include=["metadatas", "embeddings"]
+        )
+        _check_passages(manifest, name, sum(place["passage"] + 1 for place in last["metadatas"]))
+    return manifest
+
+
 def open_generation(location: Path, name: str) -> Generation:
     """Read generation ``name`` into memory: 10,000 passages take about 100 MB.
 
     Raises:
         CorruptIndexError: it cannot be read, or is of another format.
     """
+    with _reading(location, name) as (manifest, folder):
+        with _collection(folder) as collection:
+            passages, vectors, starts = _read_passages(collection)
+        background = _background(folder)
+        _check_passages(manifest, name, len(passages))
+    words = word_indexes(passages)
+    return Generation(name, manifest, passages, vectors, starts, words, background)
+
+
+@contextlib.contextmanager
+def _reading(location: Path, name: str) -> Iterator[tuple[Manifest, Path]]:
+    """The manifest and the folder of a generation, while its store is read."""
     manifest = read_manifest(location, name)
     if manifest.format != FORMAT:
         raise CorruptIndexError(f"{name} has format {manifest.format}, this is {FORMAT}")
     try:
-        passages, vectors, starts = _read_chroma(_folder(location, name))
-        with np.load(_folder(location, name) / _BACKGROUND) as stored:
-            background = dict(stored)
+        yield manifest, _folder(location, name)
+    except CorruptIndexError:
+        raise
     except Exception as error:
         # Chroma and SQLite raise anything on a damaged folder.
         raise CorruptIndexError(f"{name}: {error}") from error
-    if len(passages) != sum(file.passages for file in manifest.files):
-        raise CorruptIndexError(f"{name} holds {len(passages)} passages, not what it was made from")
-    words = word_indexes(passages)
-    return Generation(name, manifest, passages, vectors, starts, words, background)
+
+
+def _check_passages(manifest: Manifest, name: str, held: int) -> None:
+    if held != sum(file.passages for file in manifest.files):
+        raise CorruptIndexError(f"{name} holds {held} passages, not what it was made from")
+
+
+def _background(folder: Path) -> dict[str, Vectors]:
+    with np.load(folder / _BACKGROUND) as stored:
+        return dict(stored)
 
 
 def publish_generation(
@@ -209,7 +251,7 @@ def _remove_old(location: Path, keep: tuple[str | None, ...]) -> None:
 
 def _chroma(folder: Path) -> Any:
     return chromadb.PersistentClient(
-        str(folder / "chroma"), settings=ChromaSettings(anonymized_telemetry=False)
+        str((folder / _DATABASE).parent), settings=ChromaSettings(anonymized_telemetry=False)
     )
 
 
@@ -246,31 +288,35 @@ def _place(passage: Passage) -> dict[str, Any]:
     return {name: value for name, value in place.items() if value is not None}
 
 
-def _read_chroma(folder: Path) -> tuple[tuple[Passage, ...], Vectors, Rows]:
-    if not (folder / "chroma" / "chroma.sqlite3").is_file():
-        raise FileNotFoundError("chroma.sqlite3")
+@contextlib.contextmanager
+def _collection(folder: Path) -> Iterator[Any]:
+    if not (folder / _DATABASE).is_file():
+        raise FileNotFoundError(_DATABASE)
     client = _chroma(folder)
     try:
-        collection = client.get_collection(_COLLECTION, embedding_function=None)
-        passages: list[Passage] = []
-        vectors = []
-        starts: list[int] = []
-        count = collection.count()
-        for start in range(0, count, _BATCH):
-            ids = [f"{number:08d}" for number in range(start, min(start + _BATCH, count))]
-            rows = collection.get(ids=ids, include=["documents", "metadatas", "embeddings"])
-            # Chroma gives them in any order.
-            order = sorted(range(len(rows["ids"])), key=rows["ids"].__getitem__)
-            for row, at in enumerate(order, start):
-                place, window = rows["metadatas"][at], rows["documents"][at]
-                if place.pop("passage") == len(passages):
-                    starts.append(row)
-                    passages.append(Passage(text=window, **dict.fromkeys(_PLACE) | place))
-                else:
-                    passages[-1] = replace(passages[-1], text=passages[-1].text + window)
-            vectors.append(np.asarray(rows["embeddings"], dtype=np.float32)[order])
+        yield client.get_collection(_COLLECTION, embedding_function=None)
     finally:
         client.close()
+
+
+def _read_passages(collection: Any) -> tuple[tuple[Passage, ...], Vectors, Rows]:
+    passages: list[Passage] = []
+    vectors = []
+    starts: list[int] = []
+    count = collection.count()
+    for start in range(0, count, _BATCH):
+        ids = [f"{number:08d}" for number in range(start, min(start + _BATCH, count))]
+        rows = collection.get(ids=ids, include=["documents", "metadatas", "embeddings"])
+        # Chroma gives them in any order.
+        order = sorted(range(len(rows["ids"])), key=rows["ids"].__getitem__)
+        for row, at in enumerate(order, start):
+            place, window = rows["metadatas"][at], rows["documents"][at]
+            if place.pop("passage") == len(passages):
+                starts.append(row)
+                passages.append(Passage(text=window, **dict.fromkeys(_PLACE) | place))
+            else:
+                passages[-1] = replace(passages[-1], text=passages[-1].text + window)
+        vectors.append(np.asarray(rows["embeddings"], dtype=np.float32)[order])
     windows = np.vstack(vectors) if vectors else np.zeros((0, 0), np.float32)
     return tuple(passages), windows, np.array(starts, dtype=np.intp)
 

@@ -25,14 +25,14 @@ from rag_worker.generation import (
     CorruptIndexError,
     IndexedFile,
     Manifest,
+    check_generation,
     current_name,
-    open_generation,
     publish_generation,
     write_manifest,
 )
 from rag_worker.language import LANGUAGES
 from rag_worker.passages import Passage, content_hash
-from rag_worker.relevance import bundled_vectors, foreign_questions, questions_hash
+from rag_worker.relevance import bundled_vectors, questions_hash, reference_questions
 from rag_worker.splitting import split
 
 _BATCH = 64
@@ -45,6 +45,17 @@ class IndexingError(Exception):
 
 class IndexBusyError(Exception):
     """Another process is indexing."""
+
+
+def document_limits(settings: Settings) -> Limits:
+    """What a document may have and take."""
+    return Limits(
+        max_mb=settings.document_max_mb,
+        max_pages=settings.document_max_pages,
+        seconds=settings.document_timeout,
+        max_unpacked_mb=settings.document_max_unpacked_mb,
+        max_characters=settings.document_max_characters,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +243,7 @@ class _Indexing:
         if name is None:
             return None
         try:
-            manifest = open_generation(self.location, name).manifest
+            manifest = check_generation(self.location, name)
         except CorruptIndexError:
             return None
         if manifest.settings != content_settings(self.settings):
@@ -306,13 +317,7 @@ class _Indexing:
         return json.dumps([FORMAT, file.sha256, suffix, limits])
 
     def _reading(self, file: IndexedFile, progress: Progress) -> dict[str, Any]:
-        limits = Limits(
-            max_mb=self.settings.document_max_mb,
-            max_pages=self.settings.document_max_pages,
-            seconds=self.settings.document_timeout,
-            max_unpacked_mb=self.settings.document_max_unpacked_mb,
-            max_characters=self.settings.document_max_characters,
-        )
+        limits = document_limits(self.settings)
         if problem := no_document(self.folder / file.file, self.folder):
             return {
                 "passages": [],
@@ -381,11 +386,11 @@ class _Indexing:
         return vectors, set(missing)
 
     def _background(self, language: str) -> Vectors:
-        """The vectors of the foreign questions, one a row; computed once."""
+        """The vectors of the reference questions, one a row; computed once."""
         model = self.settings.embedding_model
         if model == BUNDLED and (bundled := bundled_vectors(language)) is not None:
             return bundled
-        questions, key = foreign_questions(language), questions_hash(language)
+        questions, key = reference_questions(language), questions_hash(language)
         known = self.cache.vectors(model, [key])
         if not known:
             embedder = self.embedder()

@@ -33,9 +33,9 @@ _RETRY_SECONDS = 60.0
 _PASSED_ON = {
     *("document_location", "index_location", "embedding_model", "ollama_server_url"),
     *("document_max_mb", "document_max_unpacked_mb", "document_max_characters"),
-    *("document_max_pages", "document_timeout", "ocr_page_timeout", "llm_model", "openai_base_url"),
-    *("azure_openai_endpoint", "azure_openai_api_key", "openai_api_version"),
+    *("document_max_pages", "document_timeout", "ocr_page_timeout"),
 }
+"""The settings that indexing needs: no secrets are among them."""
 
 log = structlog.get_logger()
 
@@ -134,13 +134,18 @@ class IndexWatcher:
     async def _index(self, stop: asyncio.Event) -> bool:
         """Run the indexing process; whether the index is now up to date or soon will be."""
         packages = str(Path(rag_worker.__file__).parent.parent)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name.lower() not in Settings.model_fields
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "rag_worker.indexing"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": packages},
+            env={**environment, "PYTHONPATH": packages},
         )
         request = self._settings.model_dump_json(include=_PASSED_ON).encode()
         talking = asyncio.create_task(process.communicate(request))

@@ -34,6 +34,9 @@ _INLINE = {
 _INDEX = re.compile(r"[\w+−-]{1,12}|([\w+−-]{1,8}(?:(?:, ?| )[\w+−-]{1,8}){1,3})")
 _DEFINITIONS = {"dt", "dd"}
 _HEADING = re.compile(r"h([1-6])$")
+_LINE_BREAK = "\u2028"
+"""Where the page shows a line's end: those of its source are white space."""
+_EMPTY_LINE = re.compile(rf"{_LINE_BREAK}\s*{_LINE_BREAK}")
 _XML_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 _INTERNAL_TYPE = re.compile(r"<!DOCTYPE[^>\[]{0,500}\[[^\]]{0,20000}\]\s*>", re.IGNORECASE)
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
@@ -148,10 +151,11 @@ class _Page:
 
         def end_run() -> None:
             nonlocal prefix
-            text = _lines("".join(run))
-            if text:
-                self._sections.paragraph(prefix + text)
-                prefix = ""
+            for paragraph in _EMPTY_LINE.split("".join(run)):
+                text = "\n".join(filter(None, map(_one_line, paragraph.split(_LINE_BREAK))))
+                if text:
+                    self._sections.paragraph(prefix + text)
+                    prefix = ""
             run.clear()
 
         number = _start(element)
@@ -205,7 +209,7 @@ class _Page:
         for child in element.iter(*_DEFINITIONS):
             if not self._is_shown(child) or next(child.iterancestors("dl"), None) is not element:
                 continue
-            text = _lines(self._inline(child))
+            text = _one_line(self._inline(child))
             if child.tag == "dt":
                 terms.append(text.removesuffix(":"))
             else:
@@ -219,7 +223,7 @@ class _Page:
             return
         caption = table.find("caption")
         if caption is not None and self._is_shown(caption):
-            self._sections.paragraph(_lines(self._inline(caption)))
+            self._sections.paragraph(_one_line(self._inline(caption)))
         self._sections.table(with_spans(self._rows(table)))
 
     def _rows(self, table: Any) -> Iterator[list[Cell]]:
@@ -244,7 +248,7 @@ class _Page:
         if tag == "script":
             return _tex_script(element)
         if tag == "br":
-            return "\n"
+            return _LINE_BREAK
         if tag == "img":
             return f" {element.get('alt', '')} "
         parts = [self._own(element, element.text)]
@@ -293,7 +297,7 @@ def _holds_blocks(element: Any) -> bool:
     )
 
 
-def _lines(text: str) -> str:
+def _one_line(text: str) -> str:
     """White space is one space, as a browser shows it; it does not show line ends either."""
     return " ".join(text.split())
 

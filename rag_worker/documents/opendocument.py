@@ -87,6 +87,7 @@ class _OdtReader:
             Look(),
         )
         self._setting = Setting([])
+        self._counts: dict[tuple[str, int], int] = {}  # the last number of each list's level
         self._page: int | None = None
 
     def read(self) -> int | None:
@@ -175,11 +176,14 @@ class _OdtReader:
             ),
             None,
         )
-        number = 0
+        goes_on = element.get(f"{_TEXT}continue-numbering") == "true"
+        goes_on = goes_on or element.get(f"{_TEXT}continue-list") is not None
+        number = self._counts.get((style, level), 0) if goes_on else 0
         for item in element:
             if item.tag not in (f"{_TEXT}list-item", f"{_TEXT}list-header"):
                 continue
             number += item.tag == f"{_TEXT}list-item"
+            self._counts[style, level] = number
             mark = f"{_mark(definition, number)} " if item.tag == f"{_TEXT}list-item" else ""
             for child in item:
                 if child.tag == f"{_TEXT}list":

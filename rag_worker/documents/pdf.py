@@ -372,7 +372,7 @@ def _text(lines: Sequence[Line], vocabulary: set[str]) -> str:
     for line in lines[1:]:
         if _is_cut(text) and line.text[:1].islower():
             text = _joined(text, line.text, vocabulary)
-        elif text.endswith("-") and len(text) > 1 and text[-2].isalnum() and not line.starts:
+        elif re.search(r"\w-\n|\d–\n\d", f"{text}\n{line.text}") and not line.starts:
             text += line.text
         else:
             text += ("\n" if line.starts and not line.column_starts else " ") + line.text

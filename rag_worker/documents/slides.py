@@ -12,7 +12,7 @@ from rag_worker.documents.drawing import chart_rows, diagram_texts, link_text
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
-from rag_worker.documents.looks import WHITE, Colour, hex_colour, stands_out
+from rag_worker.documents.looks import WHITE, Colour, hex_colour, is_monospaced, stands_out
 from rag_worker.documents.sections import Sections
 
 _P = "{http://schemas.openxmlformats.org/presentationml/2006/main}"
@@ -223,7 +223,10 @@ class _Slide:
                 self._sections.paragraph("\n".join(diagram_texts(root)))
         body = shape.find(f"{_P}txBody")
         for paragraph in body.iter(f"{_A}p") if body is not None else ():
-            self._sections.paragraph(self._text(paragraph))
+            if _is_code(paragraph):
+                self._sections.code(self._verbatim(paragraph))
+            else:
+                self._sections.paragraph(self._text(paragraph))
 
     def _rows(self, table: Any) -> Iterator[list[str]]:
         """A cell that spans rows is repeated, one that spans columns is not."""
@@ -242,9 +245,13 @@ class _Slide:
         return "\n".join(filter(None, map(self._text, element.iter(f"{_A}p"))))
 
     def _text(self, paragraph: Any) -> str:
+        return re.sub(" {2,}", " ", self._verbatim(paragraph)).strip()
+
+    def _verbatim(self, paragraph: Any) -> str:
+        """The text with its white space, as code needs it."""
         parts: list[str] = []
         self._runs(paragraph, parts)
-        return re.sub(" {2,}", " ", "".join(parts)).strip()
+        return "".join(parts).expandtabs(4).rstrip()
 
     def _runs(self, element: Any, parts: list[str]) -> None:
         for child in element:
@@ -277,6 +284,15 @@ class _Slide:
         if link is None:
             return text
         return link_text(text, self._relations.get(link.get(f"{_R}id"), ("", ""))[1])
+
+
+def _is_code(paragraph: Any) -> bool:
+    """Whether all of a paragraph is set in a typewriter's font."""
+    runs = [run for run in paragraph.iter(f"{_A}r") if run.findtext(f"{_A}t", "").strip()]
+    fonts = [run.find(f"{_A}rPr/{_A}latin") for run in runs]
+    return bool(fonts) and all(
+        font is not None and is_monospaced(font.get("typeface", "")) for font in fonts
+    )
 
 
 def _in_reading_order(boxes: list[_Box]) -> list[_Box]:

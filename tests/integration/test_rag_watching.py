@@ -1,8 +1,12 @@
 """The course folder followed while a worker runs."""
 
 import asyncio
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
 
 from core.settings import Settings
 from rag_worker.indexing import index_documents
@@ -52,3 +56,28 @@ async def test_worker_with_other_settings_does_not_undo_what_it_finds_later(
             await watcher.look(asyncio.Event())
         assert watcher.retriever is not None
         assert watcher.retriever.generation.manifest.settings["document_max_pages"] == 7
+
+
+async def test_process_that_reads_the_documents_is_given_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "curso"
+    folder.mkdir()
+    (folder / "a.md").write_text("# Examen\n\nEl examen es el jueves.\n")
+    given = tmp_path / "given"
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\nenv > {given}\ntee -a {given} | {sys.executable} "$@"\n')
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    monkeypatch.setenv("MONGO_URL", "mongodb://consulta:s3cret@127.0.0.1/consulta")
+    settings = Settings(
+        document_location=folder,
+        index_location=tmp_path / "index",
+        llm_model="azure_openai:gpt",
+        azure_openai_endpoint="https://example.openai.azure.com",
+        azure_openai_api_key=SecretStr("s3cret"),
+        openai_api_version="2024-10-21",
+    )
+    assert (await looked(settings)).retriever is not None
+    assert "document_location" in given.read_text()
+    assert "s3cret" not in given.read_text()

@@ -247,7 +247,7 @@ def test_html_keeps_structure_and_drops_scripts_and_hidden_text(tmp_path: Path) 
     )
     result = read(path)
     assert result.documents[0].metadata["heading"] == "Guía › Normas"
-    assert result.documents[0].page_content == "Uno dos tres.\n\na | b\n\nx = 1\n  y = 2\n\na/b"
+    assert result.documents[0].page_content == "Uno dos\ntres.\n\na | b\n\nx = 1\n  y = 2\n\na/b"
 
 
 def test_markdown_keeps_headings_tables_and_code(tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ def text_of(result: FileText) -> str:
             "x",
         ),
         ("<table><tr><td><table><tr><td>a<td>b</table><td>c</table>", "a | b\n\nc"),
+        (
+            "<p>Office: 3.14<br>Hours:\nMondays<br/>\n<br>by mail",
+            "Office: 3.14\nHours: Mondays\n\nby mail",
+        ),
+        ("<h1>Unit<br>1</h1><table><tr><td>a<br>b<td>c</table>", "a b | c"),
         ("<p aria-hidden=true>seen</p>", "seen"),
         ("<p>a<!-- comment -->b</p>", "ab"),
     ],

@@ -140,6 +140,73 @@ def test_table_without_rules_is_a_table_and_prose_beside_it_is_not(read) -> None
     )
 
 
+def test_table_without_rules_keeps_its_rows_where_wrapped_cells_look_like_prose(read) -> None:
+    rows = (
+        ("1", "Introducción a los semiconductores y a la", "Sedra, capítulo 1", ""),
+        ("", "física de la unión", "", ""),
+        ("2", "El diodo rectificador, el diodo Zener y", "Sedra, capítulo 3,", "Entrega 1"),
+        ("", "otros circuitos con diodos", "páginas 113 a 160", ""),
+        ("3", "El transistor de efecto de campo y sus", "Sedra, capítulo 4", ""),
+        ("", "curvas características", "", ""),
+        ("4", "Polarización y amplificación", "Sedra, capítulo 5", "Entrega 2"),
+    )
+    commands = [
+        text(x, 700 - 13 * at, cell, 11)
+        for at, row in enumerate(rows)
+        for x, cell in zip((60, 90, 320, 450), row, strict=True)
+        if cell
+    ]
+    assert text_of(read(pdf(["\n".join(commands)]))) == (
+        "1 | Introducción a los semiconductores y a la física de la unión | Sedra, capítulo 1 | \n"
+        "2 | El diodo rectificador, el diodo Zener y otros circuitos con diodos"
+        " | Sedra, capítulo 3, páginas 113 a 160 | Entrega 1\n"
+        "3 | El transistor de efecto de campo y sus curvas características"
+        " | Sedra, capítulo 4 | \n"
+        "4 | Polarización y amplificación | Sedra, capítulo 5 | Entrega 2"
+    )
+
+
+@pytest.mark.parametrize(("list_at", "prose_at"), [(60, 160), (330, 60)])
+def test_narrow_list_beside_prose_is_no_column_of_a_table(read, list_at, prose_at) -> None:
+    names = ("Cinemática", "Fuerzas", "Energía", "Impulso", "Rotación")
+    commands = [
+        text(list_at, 700 - 13 * at, f"- {name}", 11)
+        + "\n"
+        + text(prose_at, 700 - 13 * at, line, 11)
+        for at, (name, line) in enumerate(zip(names, PROSE, strict=True))
+    ]
+    found = text_of(read(pdf(["\n".join(commands)])))
+    assert " ".join(PROSE) in found
+    assert "\n\n".join(f"- {name}" for name in names) in found
+
+
+def test_code_in_two_columns_is_verbatim(read) -> None:
+    paths = ("./", "./usr/", "./usr/bin/", "./usr/share/", "./usr/share/doc/")
+    commands = []
+    for at, path in enumerate(paths):  # two objects a line, as a tab between them makes
+        commands.append(text(60, 700 - 11 * at, "drwxr-xr-x root/root", 9, "F3"))
+        commands.append(text(60 + 22 * 5.4, 700 - 11 * at, path, 9, "F3"))
+    expected = "\n".join(f"drwxr-xr-x root/root  {path}" for path in paths)
+    page = "\n".join([lines(60, 780, *PROSE), *commands])
+    assert text_of(read(pdf([page]))) == f"{' '.join(PROSE)}\n\n{expected}"
+
+
+def test_keywords_beside_what_they_mean_are_rows(read) -> None:
+    rows = (
+        ("aboveskip", "sets the skip above the caption", "2.6"),
+        ("belowskip", "sets the skip below the caption", "2.6"),
+        ("font", "sets the font of all captions", "2.3"),
+        ("format", "sets the format of the caption", "2.1"),
+        ("margin", "sets the margin on both sides", "2.4"),
+    )
+    commands = [
+        text(x, 700 - 13 * at, cell, 11)
+        for at, row in enumerate(rows)
+        for x, cell in zip((60, 140, 330), row, strict=True)
+    ]
+    assert text_of(read(pdf(["\n".join(commands)]))) == "\n".join(map(" | ".join, rows))
+
+
 def test_table_that_goes_on_has_its_head_on_the_next_page(read) -> None:
     def page(rows: list[tuple[str, str]]) -> str:
         ys = [700 - 20 * at for at in range(len(rows) + 1)]
@@ -212,6 +279,20 @@ def test_hyphen_of_a_compound_word_is_kept_at_the_line_end(read) -> None:
         "prácticas del curso en el aula.",
     )
     assert text_of(read(pdf([lines(60, 760, *cut)]))).count("teórico-prácticas") == 2
+
+
+def test_range_that_is_cut_by_the_end_of_a_line_is_whole(read) -> None:
+    cut = ("Para el primer parcial se leen las páginas 120–", "139 del libro de texto.")
+    commands = [
+        lines(60, 760, *cut),
+        grid((56, 156, 240), (690, 675, 645)),
+        text(60, 680, "Tema"), text(160, 680, "Lectura"),
+        text(60, 662, "El diodo"), text(160, 662, "pp. 20–"), text(160, 649, "29"),
+    ]  # fmt: skip
+    assert text_of(read(pdf(["\n".join(commands)]))) == (
+        "Para el primer parcial se leen las páginas 120–139 del libro de texto.\n\n"
+        "Tema | Lectura\nEl diodo | pp. 20–29"
+    )
 
 
 def test_fraction_is_read_with_its_bar(read) -> None:

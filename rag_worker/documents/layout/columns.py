@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from enum import Enum, auto
 from itertools import pairwise
 
 from rag_worker.documents.layout.boxes import Box
@@ -13,6 +14,11 @@ _COLUMN_CHARACTERS = 14
 """A column of prose has at least so many lines, of so many characters on average."""
 _PROSE_GAP = 0.8
 """Most of its lines are no farther apart than this, in sizes of the text."""
+_LINE_GAP = 0.9
+"""Lines of a paragraph are no farther apart than this, in sizes of the text."""
+_TABLE_ROWS = 2
+_LABEL_CHARACTERS = 4
+"""A column of fewer characters a line numbers what stands beside it."""
 _MOST_COLUMNS = 6
 _MOST_ITEMS = 2_000
 
@@ -44,6 +50,7 @@ def _columns(rows: Sequence[Sequence[Item]]) -> tuple[int, int, _Strip] | None:
     strip parts into columns of prose.
     """
     best: tuple[int, int, _Strip] | None = None
+    tables: list[tuple[int, int]] = []
     for start, row in enumerate(rows):
         for left, right in pairwise(sorted(row, key=lambda item: item.box.x0)):
             size = _size_of(left)
@@ -59,10 +66,14 @@ def _columns(rows: Sequence[Sequence[Item]]) -> tuple[int, int, _Strip] | None:
                 end += 1
             end = _column_end(rows, start, end, strip)
             begin = _column_begin(rows, start, strip)
-            if (best is None or end - begin > best[1] - best[0]) and _are_columns(
-                rows[begin:end], strip
-            ):
+            is_in_table = any(first <= begin and end <= last for first, last in tables)
+            if is_in_table or (best and end - begin <= best[1] - best[0]):
+                continue
+            kind = _kind(rows[begin:end], strip)
+            if kind is _Kind.COLUMNS:
                 best = begin, end, strip
+            elif kind is _Kind.TABLE:
+                tables.append((begin, end))
     return best
 
 
@@ -112,11 +123,85 @@ def _column_end(rows: Sequence[Sequence[Item]], start: int, end: int, strip: _St
     return end
 
 
-def _are_columns(rows: Sequence[Sequence[Item]], strip: _Strip) -> bool:
-    items = [item for row in rows for item in row]
-    return _is_prose([item for item in items if item.box.middle[0] < strip[0]]) and _is_prose(
-        [item for item in items if item.box.middle[0] >= strip[0]]
+class _Kind(Enum):
+    """What rows with an empty strip through them are."""
+
+    COLUMNS = auto()
+    TABLE = auto()
+    OTHER = auto()
+
+
+def _kind(rows: Sequence[Sequence[Item]], strip: _Strip) -> _Kind:
+    """Whether each side of the strip is to be read downwards, or across it, as a table is.
+
+    What stands beside each other in a table begins together; a list beside prose goes its way.
+    """
+    left, right = (
+        [[item for item in row if (item.box.middle[0] < strip[0]) is is_left] for row in rows]
+        for is_left in (True, False)
     )
+    prose = [_is_prose([item for row in side for item in row]) for side in (left, right)]
+    words = [word for row in rows for item in row if isinstance(item, Run) for word in item.words]
+    is_code = sum(word.mono for word in words) > len(words) / 2
+    if is_code or not any(prose):
+        return _Kind.COLUMNS if all(prose) else _Kind.OTHER
+    beside = [*zip(_beginnings(left), _beginnings(right), strict=True)]
+    pairs = [pair for pair in beside if all(pair)]
+    together = [pair for pair in pairs if set(pair) <= {_Begins.LATER, _Begins.APART}]
+    alone = [pair for pair in pairs if _Begins.NOT in pair and len(set(pair)) > 1]
+    has_first_cells = not any(
+        first is None and second in (_Begins.LATER, _Begins.APART) for first, second in beside[1:]
+    )
+    apart = sum(_Begins.APART in pair for pair in together)
+    if has_first_cells and apart >= _TABLE_ROWS and len(together) > 2 * len(alone):
+        return _Kind.TABLE
+    if all(prose):
+        return _Kind.COLUMNS
+    wide, narrow = (left, right) if prose[0] else (right, left)
+    goes_on = sum(pair[prose.index(True)] is _Begins.NOT for pair in alone)
+    labels = [sum(map(_characters, row)) for row in narrow if row]
+    is_list = (
+        goes_on >= _COLUMN_LINES
+        and goes_on > 2 * len(together)
+        and statistics.median(len(row) for row in wide if row) == 1
+        and statistics.mean(labels) > _LABEL_CHARACTERS
+    )
+    return _Kind.COLUMNS if is_list else _Kind.OTHER
+
+
+class _Begins(Enum):
+    """Whether a line begins something, or goes on with the line above it."""
+
+    NOT = auto()  # the line above has no room for its first word, in small letters
+    PERHAPS = auto()
+    LATER = auto()  # the line above has room for its first word
+    APART = auto()  # there is room between the lines
+
+
+def _beginnings(side: Sequence[Sequence[Item]]) -> list[_Begins | None]:
+    """What the line of each row does; None for the first, and where there is none."""
+    found: list[_Begins | None] = []
+    edge = max((item.box.x1 for row in side for item in row), default=0.0)
+    above: Sequence[Item] = ()
+    for row in side:
+        first = row[0] if row else None
+        if not above or not isinstance(first, Run):
+            found.append(None)
+        else:
+            word, size = first.words[0], _size_of(first)
+            room = edge - max(item.box.x1 for item in above)
+            if min(item.box.y0 for item in above) - first.box.y1 > _LINE_GAP * size:
+                found.append(_Begins.APART)
+            elif room > word.box.width + 0.4 * size or first.box.x0 < above[0].box.x0 - size:
+                found.append(_Begins.LATER)
+            else:
+                found.append(_Begins.NOT if word.text[:1].islower() else _Begins.PERHAPS)
+        above = row or above
+    return found
+
+
+def _characters(item: Item) -> int:
+    return sum(len(word.text) for word in item.words) if isinstance(item, Run) else 0
 
 
 def _is_prose(items: list[Item]) -> bool:

@@ -1,5 +1,6 @@
 """Tables, however they are found."""
 
+import re
 from dataclasses import dataclass, field
 
 from rag_worker.documents.layout.boxes import Box
@@ -18,4 +19,6 @@ def wrapped(above: str, below: str) -> str:
     """The text of a cell that goes on in the line below."""
     if above.endswith("-") and below[:1].islower():
         return above[:-1] + below
+    if re.search(r"\w-$|\d–$", above) and below[:1].isdigit():  # a range such as 20–29
+        return above + below
     return f"{above} {below}".strip()
