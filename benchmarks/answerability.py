@@ -29,7 +29,7 @@ from rag_worker.language import question_language
 from rag_worker.passages import Passage, content_hash
 from rag_worker.relevance import (
     Thresholds,
-    foreign_questions,
+    reference_questions,
 )
 from rag_worker.retrieval import Retriever
 from rag_worker.splitting import split
@@ -68,7 +68,7 @@ class Bench(Embeddings):
         self._cache = cache
         self._background = {
             language: np.array(
-                [self.embed_query(text) for text in foreign_questions(language)], np.float32
+                [self.embed_query(text) for text in reference_questions(language)], np.float32
             )
             for language in LANGUAGES
         }

@@ -1,6 +1,6 @@
 """Retrieval on public question sets: recall, the relevance model, speed, and sizes of passages.
 
-    python benchmarks/retrieval.py recall relevance speed sizes --cache vectors.sqlite3 \
+    python benchmarks/retrieval.py recall relevance languages speed sizes --cache vectors.sqlite3 \
         --squad-es dev-v1.1-es.json --xquad-en xquad.en.json --xquad-es xquad.es.json \
         --physics vol1_retrieval_es.json
 
@@ -35,7 +35,7 @@ from rag_worker.language import LANGUAGES, query_terms
 from rag_worker.passages import Passage, content_hash
 from rag_worker.relevance import (
     Thresholds,
-    foreign_questions,
+    reference_questions,
 )
 from rag_worker.retrieval import Retriever
 from rag_worker.splitting import split
@@ -153,7 +153,7 @@ class Index:
         self._vectors = embeddings.vectors([text for some in windows for text in some])
         self._background = {
             language: np.array(
-                [embeddings.embed_query(text) for text in foreign_questions(language)],
+                [embeddings.embed_query(text) for text in reference_questions(language)],
                 np.float32,
             )
             for language in LANGUAGES
@@ -444,6 +444,31 @@ def _print_decision(name: str, chance: Floats, known: Bools) -> None:
     )
 
 
+def print_languages(
+    english: QuestionSet, spanish: QuestionSet, embeddings: CachedEmbeddings
+) -> None:
+    """Recall at 1 and 5 where some articles are in one language and some in the other.
+
+    Args:
+        english, spanish: translations of each other, paragraph by paragraph.
+    """
+    articles = np.random.default_rng(1).permutation(int(english.article.max()) + 1)
+    print("\nrecall at 1 and 5: answer in the question's language, and in the other")
+    for share in (0.15, 0.5, 0.85):
+        is_spanish = np.isin(english.article, articles[: int(share * len(articles))])
+        pairs = zip(is_spanish, english.passages, spanish.passages, strict=True)
+        passages = [other if use_other else one for use_other, one, other in pairs]
+        retriever = Index(passages, embeddings).retriever()
+        for asked in (english, spanish):
+            places: dict[bool, list[int]] = {True: [], False: []}
+            for question, gold in zip(asked.questions, asked.gold, strict=True):
+                rows = [hit.row for hit in retriever.search(question, asked.language, 10)]
+                place = rows.index(gold) if gold in rows else len(passages)
+                places[passages[gold].language == asked.language].append(place)
+            figures = [_row([_recall(places[own], k) for k in (1, 5)]) for own in (True, False)]
+            print(f"{share:4.0%} Spanish, asked in {asked.language}  {'   '.join(figures)}")
+
+
 def print_speed(questions: QuestionSet, embeddings: CachedEmbeddings, count: int) -> None:
     """How long a query takes over ``count`` passages, and what they hold in memory.
 
@@ -612,7 +637,7 @@ def _size_figures(
 def main() -> None:
     """Measure what the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parts = ("recall", "relevance", "speed", "sizes")
+    parts = ("recall", "relevance", "languages", "speed", "sizes")
     parser.add_argument("parts", nargs="+", choices=parts, help="what to measure")
     parser.add_argument("--squad-es", type=Path, required=True, help="SQuAD-es 1.1, JSON")
     parser.add_argument("--xquad-en", type=Path, required=True, help="XQuAD in English, JSON")
@@ -638,6 +663,8 @@ def main() -> None:
         if "relevance" in options.parts:
             fewer = squad.sample(options.questions // 2)
             print_relevance(fewer, (english, spanish, across), embeddings)
+        if "languages" in options.parts:
+            print_languages(english, spanish, embeddings)
         if "speed" in options.parts:
             print_speed(squad, embeddings, options.passages)
         if "sizes" in options.parts:

@@ -8,17 +8,17 @@ such a thing. ``docs/answerability.md`` has the figures, ``benchmarks/answerabil
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from rag_worker.intent import is_yes_no
-from rag_worker.language import fold, query_terms, terms
+from rag_worker.language import fold, query_terms, sentences, terms
 
 _LACKING = 0.6
 """The share of its probability that a question keeps whose best window has nothing of what it asks
 for. It is marked as uncertain whatever is left; a smaller share would refuse answerable ones."""
-_COVERAGE_WEIGHT = 0.08
+COVERAGE_WEIGHT = 0.08
 """In cosines: what a window gains by holding all the question's words."""
 _COUNTED_AFTER = 3
 _COUNTED_BEFORE = 2
@@ -45,6 +45,15 @@ class Sought(StrEnum):
     PERSON = "person"
 
 
+CLEAR_FORMS = frozenset(
+    {
+        *(Sought.TELEPHONE, Sought.ADDRESS, Sought.MONEY, Sought.PERCENTAGE, Sought.TIME),
+        *(Sought.DATE, Sought.ROOM),
+    }
+)
+"""Things that are not written in many other ways: a text without their form lacks them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A window of a passage that was found.
@@ -52,7 +61,7 @@ class Window:
     Attributes:
         heading: the passage's path of headings.
         language: the passage's.
-        dense: cosine of question and window.
+        dense: cosine of question and window, above what is usual in the passage's language.
     """
 
     text: str
@@ -83,15 +92,23 @@ _EVENT = (
     r"|empieza|comienza|acaba|termina|tutoria|practica|recupera|publica|proyecto|tarea|receso"
     r"|vacacion|ensayo)"
 )
-_WHAT = r"\b(?:what|which|que|cual(?:es)?)\b"
+_MEETING = (
+    r"\b(?:exam|midterm|final|quiz|class|lecture|lab|session|office|parcial|clase|tutoria|despacho)"
+)
+_WHAT = r"\b(?:what|which|que|q|cual(?:es)?)\b"
+_KEYWORDS = r"^\W*(?:(?:the|el|la)\W+)?"
+_OF = r"\W+(?:of|for|del?)\b"
+"""A few keywords alone: "phone number of the lab", "correo de la profesora"."""
 _NEAR = r"(?:\W+\w+){0,4}?\W+"
 """What is asked for stands a few words after the question word, not anywhere in the question."""
 
 # Of folded questions; the first that fits.
 _READINGS = {
     Sought.TELEPHONE: rf"{_WHAT}{_NEAR}(?:phone|telephone|telefono)\b"
+    rf"|{_KEYWORDS}(?:(?:tele)?phone(?: number)?|(?:numero de )?telefono){_OF}"
     r"|\b(?:contact|reach|call)\b.{0,60}\bphone\b",
     Sought.ADDRESS: rf"{_WHAT}{_NEAR}(?:e-?mails?|correos?|mail|web ?site|url|pagina web)\b"
+    rf"|{_KEYWORDS}(?:e-?mail(?: address)?|correo(?: electronico)?|mail|web ?site|pagina web){_OF}"
     r"|\b(?:contact|reach|write to)\b.{0,60}\be-?mail\b",
     Sought.MONEY: r"\bhow much\b.{0,60}\b(?:costs?|pay)\b|\bcuanto (?:cuestan?|salen?|se paga)\b"
     rf"|{_WHAT}{_NEAR}(?:costs?|prices?|fees?|precios?|costos?|coste)\b",
@@ -105,9 +122,16 @@ _READINGS = {
     rf"(?:when (?:was|were|did|will)|(?:when|cuando)\b(?=.*{_EVENT}))"
     rf"|{_WHAT}{_NEAR}(?:dates?|days?|year|fechas?|dias?|ano)\b",
     Sought.AMOUNT: r"\bhow (?:much|large|big|high|often|fast)\b|\bcuant[oa]\b",
-    Sought.ROOM: rf"{_WHAT}\W+(?:room|building|aula|sala|salon|edificio)\b",
+    Sought.ROOM: rf"{_WHAT}\W+(?:room|building|aula|sala|salon|edificio)\b"
+    rf"|{_KEYWORDS}(?:room|aula|sala|salon){_OF}"
+    rf"|^\W*(?:\w+\W+){{0,2}}?(?:where (?:is|are|will)|donde (?:es|son|sera|esta|tiene lugar))\b"
+    rf"(?=.*{_MEETING})",
     Sought.PERSON: r"^\W*(?:\w+\W+)?(?:who|quien(?:es)?)\b",
 }
+_IS_KEYWORDS = re.compile(
+    rf"{_KEYWORDS}(?:(?:tele)?phone|(?:numero de )?telefono|e-?mail|correo|mail|web|pagina web|room"
+    rf"|aula|sala|salon)\b(?=.*{_OF})"
+)
 _QUESTIONS = {sought: re.compile(pattern) for sought, pattern in _READINGS.items()}
 
 # In folded windows.
@@ -119,13 +143,15 @@ _FORMS = {
     Sought.PERCENTAGE: r"\d\s*(?:%|percent|por ciento)",
     Sought.TIME: r"\d{1,2}[:.]\d\d|\b\d{1,2}\s*(?:[ap]\.?\s?m\b|h\b|hs\b|hrs?\b|horas\b)"
     r"|\b(?:noon|midnight|mediodia|medianoche)\b",
-    Sought.LENGTH: rf"\b(?:{_NUMBER}|an?)(?:\W+\w+)?\W+{_SPAN}\b",
+    Sought.LENGTH: rf"\b(?:{_NUMBER}|an?)(?:\W+\w+)?\W+{_SPAN}\b"
+    r"|\d[:.]\d\d\s*(?:[ap]\.?m\.?\s*)?(?:-|–|a|to|until|hasta)\s*(?:las\s*)?\d",
     Sought.COUNT: rf"\b{_NUMBER}\b",
     Sought.DATE: rf"\b(?:1\d|20)\d\d\b|\b\d{{1,2}}[/.-]\d{{1,2}}\b|\b{_DAY}\b"
     r"|\b(?:week|semana|session|sesion)\s*\d|\b(?:siglo|decad|centur)"
     r"|\b(?:before|after|until|within|antes|despues|hasta)\b",
     Sought.AMOUNT: rf"\b{_NUMBER}\b",
-    Sought.ROOM: r"\b(?:room|building|aula|sala|salon|edificio|online|zoom)\b",
+    Sought.ROOM: r"\b(?:rooms?|halls?|buildings?|aulas?|salas?|salon|edificio|despachos?|offices?"
+    r"|auditori\w+|laborator\w+|online|zoom|teams|campus)\b",
 }
 _THINGS = {sought: re.compile(pattern) for sought, pattern in _FORMS.items()}
 
@@ -136,6 +162,14 @@ _NAME = re.compile(
     r"|[A-ZÁÉÍÓÚÑ][\w-]+\s+[A-ZÁÉÍÓÚÑ][\w-]+"
 )
 _HOW_MANY = re.compile(r"\b(how many|cuant[oa]s)\s+(?!somos\b)((?:[\w-]+\s*){1,4})")
+_ASKS_WHAT_IT_IS = re.compile(
+    r"\b(?:(?:que|q) (?:dice|es|son|significan?|establece)|what(?:'s| is| are)"
+    r"|what does\b.*\b(?:say|state|mean)|(?:define|definition|definicion) )"
+)
+_SAYS_WHAT_IT_IS = re.compile(
+    r"\b(?:es (?:una?|el|la|decir)|establecen?|enuncia|defin\w+|denominan?|llaman?|significan?"
+    r"|is (?:an?|the)|states?|means?|refers?|called)\b"
+)
 _WORD = re.compile(r"\w+")
 _IS_NUMBER = re.compile(_NUMBER)
 
@@ -154,28 +188,45 @@ def answerability(question: str, language: str, windows: Sequence[Window]) -> fl
 
 def sought_by(question: str) -> Sought | None:
     """The kind of thing that ``question`` asks for; None where it has no form to look for."""
-    if is_yes_no(question):
-        return None
-    folded = fold(question)
-    return next((sought for sought, form in _QUESTIONS.items() if form.search(folded)), None)
+    asks = not is_yes_no(question)
+    for folded in (fold(question[begin:end]) for begin, end in sentences(question)):
+        for sought, form in _QUESTIONS.items():
+            if form.search(folded) and (asks or _IS_KEYWORDS.search(folded)):
+                return sought
+    return None
+
+
+def looks_for(question: str, language: str) -> Callable[[str, str], bool]:
+    """What tells whether a text in some language has a thing of the kind that is asked for.
+
+    A definition is such a thing too. It is always true of a question that asks for nothing of a
+    kind.
+    """
+    sought = sought_by(question)
+    is_defined = sought is None and bool(_ASKS_WHAT_IT_IS.search(fold(question)))
+    thing = _counted_thing(question, language) if sought is Sought.COUNT else None
+
+    def is_there(text: str, spoken: str) -> bool:
+        folded = fold(text)
+        if sought is None:
+            return not is_defined or bool(_SAYS_WHAT_IT_IS.search(folded))
+        if sought is Sought.PERSON:
+            return bool(_NAME.search(text))
+        if thing is not None and spoken == language:
+            return _is_counted(thing, folded, language)
+        if sought is Sought.ROOM and _ROOM_CODE.search(text):
+            return True
+        return bool(_THINGS[sought].search(folded))
+
+    return is_there
 
 
 def is_lacking(question: str, language: str, windows: Sequence[Window]) -> bool:
     """Whether a kind of thing is asked for that the window which fits best has nothing of."""
-    sought = sought_by(question)
-    if sought is None or not windows:
+    if sought_by(question) is None or not windows:
         return False
     best = _best(question, language, windows)
-    if sought is Sought.PERSON:
-        return not _NAME.search(best.text)
-    folded = fold(best.text)
-    if sought is Sought.COUNT and best.language == language:
-        thing = _counted_thing(question, language)
-        if thing is not None:
-            return not _is_counted(thing, folded, language)
-    if sought is Sought.ROOM and _ROOM_CODE.search(best.text):
-        return False
-    return not _THINGS[sought].search(folded)
+    return not looks_for(question, language)(best.text, best.language)
 
 
 def _best(question: str, language: str, windows: Sequence[Window]) -> Window:
@@ -195,7 +246,7 @@ def _best(question: str, language: str, windows: Sequence[Window]) -> Window:
 
     def fitness(at: int) -> float:
         coverage = sum(rarity[word] for word in held[at]) / total
-        return windows[at].dense + _COVERAGE_WEIGHT * coverage
+        return windows[at].dense + COVERAGE_WEIGHT * coverage
 
     return windows[max(range(len(windows)), key=fitness)]
 

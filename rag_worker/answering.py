@@ -15,7 +15,7 @@ import structlog
 from core.clock import Clock, system_clock
 from core.questions import Answer, Exchange, Outcome, Source
 from core.settings import Settings
-from rag_worker.answerability import sought_by
+from rag_worker.answerability import CLEAR_FORMS, looks_for, sought_by
 from rag_worker.dates import asks_for_next, find_dates, is_day_first
 from rag_worker.documents.sections import PATH_SEPARATOR, clean
 from rag_worker.events import Event, events, wanted_events
@@ -30,15 +30,17 @@ from rag_worker.intent import (
     reference_of,
     scope_of,
     subject_of_summary,
+    subject_of_unit,
     without_whole,
 )
 from rag_worker.language import question_language, shows_language, terms
 from rag_worker.models import Completion, LanguageModel, ModelFailedError, PromptTruncatedError
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
+from rag_worker.quoting import Place, is_title, quotation, quote, source_of, unlike_a_mark
 from rag_worker.relevance import Thresholds
-from rag_worker.retrieval import Hit, Retriever, best_window
-from rag_worker.support import Checked, Statement, check, excerpt, is_abstention, quotation
+from rag_worker.retrieval import Hit, Part, Retriever, best_window
+from rag_worker.support import Checked, Statement, check, is_abstention
 from rag_worker.wording import wording
 
 RANKED = 10
@@ -54,17 +56,21 @@ NEXT_CHARACTERS = 250
 """Around a date that is the next: the first of the quotation, not one among many."""
 NEAR_SUBJECT = 0.05
 """The probability that the subject is treated, from which on the closest one is named."""
+_TELLS_ITS_CONTENT = 0.6
+"""The probability from which on the documents say themselves what the course is about."""
 _EXERCISE_SHARE = 0.5
 """Of its score, that a passage keeps for being quoted whose best part asks or only names."""
+_LACKING_SHARE = 0.6
+"""The same where that part has nothing of the kind that is asked for, as a date or a room."""
 _WRITTEN_SHARE = 0.7
 """The model's words are sent where what they rest on holds so much of the question's terms as the
 best quotation: else they are about something near."""
+_KEPT_SHARE = 0.5
+"""Of a model's sentences; where fewer pass the check, what is left of its answer is a torso."""
 _NUMBERING = re.compile(r"^(?:\d+\.)+\d*\s+|^\d+[)\s]\s*(?=\D)")
-_ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s")
 _OWN_SHARE = 0.5
 """Of what a follow-up adds to the question before it, in the passages that both find."""
 _EARLIER_CHARACTERS = 300
-_MARK = re.compile(r"\[(\d+)\]")
 
 log = structlog.get_logger()
 
@@ -100,23 +106,6 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where to quote a passage.
-
-    Attributes:
-        begin, end: of the characters that fit the question best.
-        is_continuation, is_continued: whether rows of its table stand in the passage before it,
-            and in the one after it.
-    """
-
-    passage: Passage
-    begin: int
-    end: int
-    is_continuation: bool = False
-    is_continued: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class _Search:
     """What was searched with and found.
 
@@ -130,7 +119,7 @@ class _Search:
     hits: list[Hit]
     evidence: float
     uncertain: bool
-    section: tuple[Passage, ...] = ()
+    section: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,14 +226,21 @@ class Answerer:
         else:
             limit = QUOTATION_CHARACTERS if scope is Scope.POINT else 2 * QUOTATION_CHARACTERS
             if search.section:
-                # How each part begins says what it is about.
-                places = [Place(passage, 0, 1) for passage in search.section]
+                # How a part begins says what it is about.
+                places = [
+                    Place(part.passage, part.begin, part.end if part.is_summary else part.begin + 1)
+                    for part in search.section
+                ]
             elif asks_for_next(search.asked) and (dated := self._events(search.asked, hits)):
                 limit = NEXT_CHARACTERS
                 coming = [event for event in dated if event.day >= self._today()]
                 is_past = not coming
                 due = coming[0].day if coming else None
-                by_passage = {event.passage: event for event in reversed(coming or dated[-1:])}
+                # Beside the next one only what the search found first, in case it is of another.
+                known = coming or dated[-1:]
+                found_first = [one for one in known if one.passage == hits[0].passage]
+                nearest = dict.fromkeys([known[0], *found_first[:1]])
+                by_passage = {event.passage: event for event in reversed(nearest)}
                 places = [
                     Place(event.passage, event.begin, event.end)
                     for event in sorted(by_passage.values(), key=lambda event: event.day)
@@ -257,7 +253,8 @@ class Answerer:
         explanation = Explanation(
             replace(answer, uncertain=search.uncertain and answer.outcome is Outcome.QUOTED),
             tuple(hits),
-            shown=search.section or self._shown(hits, scope),
+            shown=tuple(dict.fromkeys(part.passage for part in search.section))
+            or self._shown(hits, scope),
             evidence=search.evidence,
             search_seconds=time.perf_counter() - began,
         )
@@ -292,28 +289,43 @@ class Answerer:
 
     def _search_for(self, asked: str, language: str) -> _Search:
         scope = scope_of(asked)
-        text, unit = asked, None
-        section: tuple[Passage, ...] = ()
-        subject = ""
         if scope is Scope.SUMMARY:
-            # That a summary is wanted says nothing of what the documents treat.
-            subject = without_whole(subject_of_summary(asked))
-            unit = named_unit(asked)
-            section = self._retriever.section(asked, language, most=RANKED)
-            if terms(subject, language):
-                # Its words alone are no question, and are judged less well.
-                text = wording(language).what_is.format(subject=" ".join(subject.split()))
+            return self._search_for_summary(asked, language)
+        return self._judged(asked, asked, language, scope)
+
+    def _search_for_summary(self, asked: str, language: str) -> _Search:
+        fixed, scope = wording(language), Scope.SUMMARY
+        unit = named_unit(asked)
+        # That a summary is wanted says nothing of what the documents treat.
+        subject = subject_of_unit(asked) if unit else without_whole(subject_of_summary(asked))
+        has_subject = bool(terms(subject, language))
+        section = self._retriever.section(asked, language, most=MOST_QUOTED[scope])
+        if not (section or unit or has_subject):
+            about = fixed.about_course
+            found = self._judged(about, about, language, scope)
+            if found.evidence < _TELLS_ITS_CONTENT:
+                found = replace(found, section=self._retriever.beginnings(MOST_QUOTED[scope]))
+            return replace(found, evidence=1.0, uncertain=False)
+        if not has_subject or (section and unit is None):
+            # It names what the documents have or have not, and nothing else.
+            hits = self._retriever.search(asked, language, RANKED)
+            if section:
+                return _Search(asked, scope, hits, 1.0, uncertain=False, section=section)
+            if unit and not any(has_unit(hit.passage.text, unit) for hit in hits):
+                return _Search(asked, scope, hits, 0.0, uncertain=False)
+            return self._judged(asked, asked, language, scope)
+        # Words alone are no question, and are judged less well.
+        text = fixed.what_is.format(subject=" ".join(subject.split()))
+        return replace(self._judged(asked, text, language, scope), section=section)
+
+    def _judged(self, asked: str, text: str, language: str, scope: Scope) -> _Search:
+        """What ``text`` finds, and how likely it is answered there."""
         hits = self._retriever.search(text, language, RANKED)
-        if section and (unit is None or text == asked):
-            # It names what the documents have, and nothing else.
-            return _Search(asked, scope, hits, 1.0, uncertain=False, section=section)
-        if unit and not section and not any(has_unit(hit.passage.text, unit) for hit in hits):
-            return _Search(asked, scope, hits, 0.0, uncertain=False)
         evidence = self._retriever.evidence(text, language, hits)
         uncertain = evidence < self._thresholds.certain or self._retriever.lacks_what_is_asked(
             text, language, hits
         )
-        return _Search(asked, scope, hits, evidence, uncertain, section)
+        return _Search(asked, scope, hits, evidence, uncertain)
 
     def _events(self, question: str, hits: Sequence[Hit]) -> list[Event]:
         """What the question asks for the next of, with its dates, the earliest first."""
@@ -373,7 +385,7 @@ class Answerer:
             self._search_thread, self._check, written, passages, asked, language
         )
         found = replace(found, written=checked.written, supported=len(checked.statements))
-        if not checked.statements:
+        if len(checked.statements) < _KEPT_SHARE * max(checked.written, 1):
             log.info("unsupported")
             # Not at INFO: it often repeats the student's question.
             log.debug("unsupported", written=completion.text)
@@ -445,28 +457,43 @@ class Answerer:
     def _places(
         self, question: str, language: str, hits: Sequence[Hit], scope: Scope
     ) -> list[Place]:
-        """Where to quote the best hits, statements before exercises.
+        """Where to quote the best hits: first statements that have the kind of thing asked for.
 
         For a list a table that was cut is quoted whole.
         """
         places = {hit.row: self._place(question, language, hit) for hit in hits}
-        if not mentions_exercises(question):
+        has_thing = looks_for(question, language)
+        is_clear = sought_by(question) in CLEAR_FORMS
+        may_ask = mentions_exercises(question)
 
-            def weighed(hit: Hit) -> Hit:
-                begin, end = places[hit.row]
-                text = hit.passage.text
-                first, _, heading = hit.passage.section_at(begin)
-                asks = is_exercise(heading, text[begin:end], text[first:begin])
-                return replace(hit, score=hit.score * _EXERCISE_SHARE) if asks else hit
+        def weighed(hit: Hit) -> Hit:
+            (begin, end), passage = places[hit.row], hit.passage
+            said = passage.text[begin:end]
+            first, _, heading = passage.section_at(begin)
+            share = 1.0
+            if is_title(said.strip()) or (
+                not may_ask and is_exercise(heading, said, passage.text[first:begin])
+            ):
+                share *= _EXERCISE_SHARE
+            if is_clear and not has_thing(said, passage.language):
+                share *= _LACKING_SHARE
+            return replace(hit, score=hit.score * share)
 
-            hits = sorted(map(weighed, hits), key=lambda hit: -hit.score)
+        hits = sorted(map(weighed, hits), key=lambda hit: -hit.score)
         passages = self._retriever.generation.passages
         found: dict[int, Place] = {}
         for hit in _best(hits, MOST_QUOTED[scope], least=1):
             parts = self._retriever.table_parts(hit.row)
             for row in parts if scope is Scope.LIST else (hit.row,):
                 begin, end = places[row] if row == hit.row else (0, len(passages[row].text))
-                place = Place(passages[row], begin, end, row > parts[0], row < parts[-1])
+                place = Place(
+                    passages[row],
+                    begin,
+                    end,
+                    is_continuation=row > parts[0],
+                    is_continued=row < parts[-1],
+                    following=self._retriever.following(row),
+                )
                 found.setdefault(row, place)
         return list(found.values())
 
@@ -507,55 +534,6 @@ def not_covered(language: str, hits: Sequence[Hit]) -> Answer:
     return Answer(text, language, Outcome.NOT_COVERED)
 
 
-def quote(language: str, places: Iterable[Place], limit: int, first: int = 1) -> Answer:
-    """The passages' own words around the places in them, with the pages they stand at.
-
-    None leaves its section or is longer than ``limit`` characters; one that is cut ends with an
-    ellipsis, and so does a table or a list where rows are missing, before or after.
-
-    Args:
-        first: the number of the first source.
-    """
-    fixed = wording(language)
-    sources = []
-    lines = [fixed.quoted]
-    for number, place in enumerate(places, start=first):
-        passage, begin, end = place.passage, place.begin, place.end
-        top, last, _ = passage.section_at(begin)
-        text = passage.text[top:last].rstrip()
-        start, stop = excerpt(text, max(begin - top, 0), max(end - top, 0), limit)
-        quoted = text[start:stop]
-        source = _source(passage, quoted, top + start)
-        sources.append(source)
-        shown = [
-            _unlike_a_mark(" ".join(line.split())) for line in quoted.splitlines() if line.strip()
-        ]
-        if _is_inside_rows(text, start) or (place.is_continuation and start == 0):
-            shown.insert(0, "…")
-        is_line_end = text[stop:].lstrip(" ")[:1] in ("", "\n")
-        if _is_inside_rows(text, stop) or (place.is_continued and stop == len(text)):
-            shown.append("…")
-        elif not is_line_end and quoted[-1:] not in ".!?…:":
-            shown[-1] += " …"
-        shown[-1] += f" [{number}]"
-        shown += ["", f"— {fixed.place(replace(passage, heading=source.heading))}"]
-        lines.append("\n".join(f"> {line}".rstrip() for line in shown))
-    return Answer("\n\n".join(lines), language, Outcome.QUOTED, tuple(sources))
-
-
-def _is_inside_rows(text: str, at: int) -> bool:
-    """Whether a table or a list is cut before or after the line at ``at``."""
-    before, after = text[:at].rstrip(" "), text[at:].lstrip(" ")
-    if not before.strip() or not after.strip():
-        return False
-    rows = before.rstrip().rpartition("\n")[2], after.lstrip().partition("\n")[0]
-    gap = before[len(before.rstrip()) :] + after[: len(after) - len(after.lstrip())]
-    return "\n" in gap and (
-        (all(" | " in row for row in rows) and "\n\n" not in gap)
-        or all(_ITEM.match(row) for row in rows)
-    )
-
-
 def _without_unfinished(text: str) -> str:
     """Without the last sentence, where it has no end."""
     return re.sub(r"[^.!?…]*$", "", text)
@@ -576,7 +554,7 @@ def _cite(
         grounds = [statement.ground for statement in statements if statement.passage == at]
         words = {term for ground in grounds for term in terms(ground, spoken)}
         quoted = quotation(passages[at].text, words, spoken, QUOTATION_CHARACTERS)
-        sources.append(_source(passages[at], quoted, passages[at].text.find(quoted)))
+        sources.append(source_of(passages[at], quoted, passages[at].text.find(quoted)))
     text = " ".join(
         _with_mark(statement.text, cited.index(statement.passage) + first)
         for statement in statements
@@ -585,20 +563,9 @@ def _cite(
 
 
 def _with_mark(sentence: str, number: int) -> str:
-    sentence = _unlike_a_mark(sentence)
+    sentence = unlike_a_mark(sentence)
     end = sentence[-1] if sentence[-1] in ".!?…" else "."
     return f"{sentence.rstrip('.!?…')} [{number}]{end}"
-
-
-def _source(passage: Passage, quoted: str, at: int) -> Source:
-    """What stands at character ``at`` of a passage, with the section that it stands in."""
-    return Source(
-        file=passage.file,
-        quotation=quoted,
-        page=passage.page,
-        slide=passage.slide,
-        heading=passage.section_at(at)[2],
-    )
 
 
 def _together(questions: Sequence[str], parts: Sequence[Explanation]) -> Explanation:
@@ -634,11 +601,6 @@ def _together(questions: Sequence[str], parts: Sequence[Explanation]) -> Explana
         sum(part.model_seconds for part in parts),
         next((part.fault for part in parts if part.fault), None),
     )
-
-
-def _unlike_a_mark(text: str) -> str:
-    """``text`` with its own numbers in brackets set apart from our marks of the sources."""
-    return _MARK.sub("[\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}]", text)
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

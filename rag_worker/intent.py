@@ -90,14 +90,19 @@ _SUMMARY_WORDS = re.compile(
     r"|necesito|resumen|resume|resumir|resumeme|sintesis|esquema|trata|principales)\b"
 )
 """What says that a summary is wanted, not of what."""
+_COURSE_WORDS = re.compile(
+    r"\b(?:course|subject|class|semester|whole|entire|everything|curso|asignatura|materia|clase"
+    r"|semestre|enter[oa]|please|porfa(?:vor)?|por favor)\b"
+)
+"""What names all of it, or nothing."""
 _WHOLE_WORDS = re.compile(
-    r"\b(?:course|subject|syllabus|notes?|documents?|files?|materials?|text|whole|entire|topics?"
-    r"|unit|chapter|lesson|module|section|curso|asignatura|materia|programa|apuntes|documentos?"
-    r"|archivos?|fichero|materiales|texto|enter[oa]|temas?|unidad|capitulo|leccion|modulo|seccion)\b"
+    r"\b(?:syllabus|notes?|documents?|files?|materials?|text|topics?|unit|chapter|lesson|module"
+    r"|section|programa|apuntes|documentos?|archivos?|fichero|materiales|texto|temas?|unidad"
+    r"|capitulo|leccion|modulo|seccion)\b"
 )
 """What names a part of any course."""
 _ASKS_FOR_MORE = re.compile(
-    r"\b(?:what|when|where|who|whom|whose|which|why|how|que|cual(?:es)?|cuando|donde|quien(?:es)?"
+    r"\b(?:what|when|where|who|whom|whose|which|why|how|que|q|cual(?:es)?|cuando|donde|quien(?:es)?"
     r"|cuant[oa]s?|como|list|name|explain|describe|define|tell|give|explica\w*|describe"
     r"|define|dime|enumera|nombra)\b"
 )
@@ -109,6 +114,7 @@ _UNIT_WORDS = (
 """A line for each kind of part that courses number."""
 _NUMBER = r"\s*(?:n[.o]*\s*)?(?P<number>\d{1,3}|[ivx]{1,4})\b"
 _UNIT = re.compile(rf"\b(?P<word>{'|'.join(_UNIT_WORDS)}){_NUMBER}")
+_OF_UNIT = re.compile(rf"{_UNIT.pattern}\s+(?:of|on|about|del?|sobre)\b(?P<subject>[^?!.]*)")
 _BARE_NUMBER = re.compile(r"^\W*(?P<number>\d{1,3})(?=[.)]?\s)")
 _ROMAN = {
     "i": 1,
@@ -122,7 +128,7 @@ _ROMAN = {
     "ix": 9,
     "x": 10,
 }
-_NUMBERED = re.compile(r"(?m)(?:^|(?<=\?\s))\s*(?:\d{1,2}|[a-d])\s*[.)]\s+(?=\S)")
+_NUMBERED = re.compile(r"(?<!\S)(\d{1,2}|[a-dA-D])\s*[.)]\s+(?=\S)")
 _ANNOUNCES = re.compile(r"\b(?:duda|dudas|pregunta|preguntas|question|questions|consulta)\b")
 _ASKS = re.compile(r"[?¿]")
 _FOLLOWS = re.compile(
@@ -238,7 +244,13 @@ def subject_of_summary(question: str) -> str:
 
     A unit that it names by its number is not in it.
     """
-    return _SUMMARY_WORDS.sub(" ", _UNIT.sub(" ", fold(question)))
+    return _COURSE_WORDS.sub(" ", _SUMMARY_WORDS.sub(" ", _UNIT.sub(" ", fold(question))))
+
+
+def subject_of_unit(question: str) -> str:
+    """What the unit that ``question`` names is said to be of, folded: "unit 2 of the novel"."""
+    match = _OF_UNIT.search(fold(question))
+    return _COURSE_WORDS.sub(" ", match["subject"]) if match else ""
 
 
 def without_whole(subject: str) -> str:
@@ -281,9 +293,8 @@ def _without_commands(text: str) -> tuple[str, bool]:
 
 def _parts(text: str) -> list[str]:
     """The questions of a message; what is said before one belongs to it."""
-    numbered = [part.strip() for part in _NUMBERED.split(text) if part.strip()]
-    if len(_NUMBERED.findall(text)) > 1:
-        return [" ".join(part.split()) for part in numbered]
+    if numbered := _numbered(text):
+        return numbered
     parts: list[str] = []
     said: list[str] = []
     for begin, end in sentences(text):
@@ -301,6 +312,28 @@ def _parts(text: str) -> list[str]:
         # What follows the last question explains it.
         parts[-1] = f"{parts[-1]} {rest}"
     return parts
+
+
+def _numbered(text: str) -> list[str]:
+    """The parts of a text that are numbered 1, 2, … or a, b, …, each by itself, if any are.
+
+    What stands before the first is a greeting or belongs to it.
+    """
+    marks: list[re.Match[str]] = []
+    for match in _NUMBERED.finditer(text):
+        following = "1a" if not marks else _after(marks[-1][1])
+        if match[1].casefold() in following:
+            marks.append(match)
+    if len(marks) <= 1:
+        return []
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    parts = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
+    before = text[: marks[0].start()]
+    return [" ".join(part.split()) for part in (before, *parts) if part.strip()]
+
+
+def _after(number: str) -> tuple[str, ...]:
+    return (str(int(number) + 1),) if number.isdigit() else (chr(ord(number.casefold()) + 1),)
 
 
 def _depends(part: str, language: str) -> bool:

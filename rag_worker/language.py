@@ -20,6 +20,7 @@ _DOCUMENT_LANGUAGES = (
 abbreviations are often taken for one that nobody teaches in."""
 _SHORT_DOCUMENT = 200
 """Characters; up to so many, names and terms decide, which are alike in many languages."""
+_LAST_LATIN = "\u024f"
 _LONG_QUESTION = 4
 """Words; fewer may well have no little word among them."""
 _SPANISH_SIGNS = re.compile(r"[¿¡ñáéíóú]", re.IGNORECASE)
@@ -56,8 +57,14 @@ def question_language(question: str, default: str) -> str:
 
 
 def shows_language(question: str) -> bool:
-    """Whether a question of some length has little words of :data:`LANGUAGES`, not of others."""
+    """Whether a question has little words of :data:`LANGUAGES`, not of others.
+
+    Of a short one in Latin letters it is taken for granted.
+    """
     words = [word.casefold() for word in _WORD.findall(question)]
+    letters = [character for word in words for character in word if character.isalpha()]
+    if sum(character > _LAST_LATIN for character in letters) > len(letters) / 2:
+        return False
     others = sum(word in _other_words() for word in words)
     votes = max(_votes(question).values()) - sum(word in ("a", "à") for word in words)
     return len(words) < _LONG_QUESTION or votes > others

@@ -337,6 +337,8 @@ class LanguageModel:
             # The libraries share no exceptions; what they have in common are status codes, the
             # names of connection errors, and what they say of a prompt that is too long.
             if _is_about_the_server(error):
+                # It may tell what mends it, such as fetching a model that was removed.
+                await self.check()
                 raise ModelAwayError(f"The model server is away: {error}") from error
             if _TOO_LONG.search(str(error)):
                 raise PromptTruncatedError(

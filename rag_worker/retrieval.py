@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -9,14 +10,30 @@ from pathlib import PurePath
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from rag_worker.answerability import Window, answerability, is_lacking
+from rag_worker.answerability import (
+    CLEAR_FORMS,
+    COVERAGE_WEIGHT,
+    Window,
+    answerability,
+    is_lacking,
+    looks_for,
+    sought_by,
+)
 from rag_worker.cache import Vectors
 from rag_worker.documents.sections import PATH_SEPARATOR
 from rag_worker.exercises import is_exercise
 from rag_worker.generation import Generation, WordIndex
-from rag_worker.intent import Unit, named_unit, subject_of_summary, unit_of, without_whole
-from rag_worker.language import query_terms, sentences, terms
+from rag_worker.intent import (
+    Unit,
+    has_unit,
+    named_unit,
+    subject_of_summary,
+    unit_of,
+    without_whole,
+)
+from rag_worker.language import fold, query_terms, sentences, terms
 from rag_worker.passages import Passage
+from rag_worker.quoting import is_title
 from rag_worker.relevance import Background, probability
 
 WEIGHTS = (0.4, 0.4, 0.2)
@@ -26,8 +43,15 @@ WEIGHTS_ACROSS_LANGUAGES = (0.8, 0.2)
 """Where question and passage share no words: of the best window and of the mean."""
 _EVIDENCE_HITS = 3
 """Coverage is the best of this many hits: the first is not always the one."""
-WINDOW_COVERAGE_WEIGHT = 0.08
-"""In cosines: what a window gains by holding all the question's words."""
+_THING_WEIGHT, _CLEAR_THING_WEIGHT = 0.03, 0.1
+"""In cosines: what a window gains by having a thing of the kind that is asked for; and where those
+without one surely lack it."""
+_FILE_DEPTH = 2
+"""Of a section's path, which begins with the file and its name: a whole file's."""
+_OWN_SUMMARY = re.compile(
+    r"\b(?:summary|recap\w*|highlights|takeaways|key (?:points|ideas)|conclusions?|resumen|sintesis"
+    r"|(?:puntos|ideas) clave|conclusion(?:es)?)\b"
+)
 _SAME_WORDS = 0.85
 """Passages whose shared part of words reaches this say the same."""
 
@@ -52,6 +76,27 @@ class Hit:
     windows: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a passage has of one section, and where."""
+
+    passage: Passage
+    begin: int
+    end: int
+    heading: str | None
+
+    @property
+    def states(self) -> bool:
+        """Whether it says something, and is no exercise, aim or title."""
+        text = self.passage.text[self.begin : self.end].strip()
+        return bool(text) and not is_title(text) and not is_exercise(self.heading, text)
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether it is a summary by its heading."""
+        return bool(_OWN_SUMMARY.search(fold((self.heading or "").split(PATH_SEPARATOR)[-1])))
+
+
 class Retriever:
     """Searches one generation. Not for several threads at once: the embedding model is not."""
 
@@ -59,6 +104,7 @@ class Retriever:
         self.generation = generation
         self.embeddings = embeddings
         self._means = _passage_means(generation)
+        self._levels = _levels(generation, self._means)
         counts = np.diff([*generation.starts, len(generation.vectors)])
         languages = np.repeat([passage.language for passage in generation.passages], counts)
         self.background = Background(languages.tolist(), generation.vectors, generation.background)
@@ -81,7 +127,9 @@ class Retriever:
         cosines = self.generation.vectors @ query
         ends = [*self.generation.starts[1:], len(cosines)]
         dense = np.maximum.reduceat(cosines, self.generation.starts)
-        legs = np.stack([_z_scores(dense), _z_scores(self._means @ query)])
+        # A question is nearer to every text in its own language, whatever it says.
+        level = self._level(language)
+        legs = np.stack([_z_scores(dense - level), _z_scores(self._means @ query - level)])
         words = query_terms(question, language)
         bm25 = np.zeros_like(dense)
         score = WEIGHTS_ACROSS_LANGUAGES @ legs
@@ -114,11 +162,11 @@ class Retriever:
                 one.
         """
         chance = self.relevance(question, language, hits, without_itself=without_itself)
-        return chance * answerability(question, language, _windows(hits))
+        return chance * answerability(question, language, self._windows(hits, language))
 
     def lacks_what_is_asked(self, question: str, language: str, hits: Sequence[Hit]) -> bool:
         """Whether the documents may treat the subject without the date, room, … asked for."""
-        return is_lacking(question, language, _windows(hits))
+        return is_lacking(question, language, self._windows(hits, language))
 
     def relevance(
         self, question: str, language: str, hits: Sequence[Hit], *, without_itself: bool = False
@@ -133,9 +181,9 @@ class Retriever:
         if spoken:
             best = max(hit.dense for hit in spoken)
             coverage = self.coverage(question, language, spoken)
-            chances.append(probability(best, baseline.spoken, coverage, baseline.likeness))
+            chances.append(probability(best, baseline.spoken, coverage, baseline.strangeness))
         if foreign:
-            chances.append(probability(max(foreign), baseline.foreign, None, baseline.likeness))
+            chances.append(probability(max(foreign), baseline.foreign, None, baseline.strangeness))
         return max(chances)
 
     def coverage(self, question: str, language: str, hits: Sequence[Hit]) -> float:
@@ -198,6 +246,11 @@ class Retriever:
                 wanted.add(row + 1)
         return tuple(passages[row] for row in sorted(wanted))
 
+    def following(self, row: int) -> Passage | None:
+        """The passage after the one at ``row``, where what that says goes on in it."""
+        pair = self.generation.passages[row : row + 2]
+        return pair[1] if len(pair) > 1 and _is_cut(*pair) else None
+
     def table_parts(self, row: int) -> tuple[int, ...]:
         """The rows of all passages that a table was cut into, the one at ``row`` among them."""
         first = last = row
@@ -219,46 +272,63 @@ class Retriever:
             and (head in one.text or (one.heading or "").endswith(head))
         )
 
-    def section(self, question: str, language: str, most: int) -> tuple[Passage, ...]:
-        """The passages of the unit, section or file that a question wants a summary of.
+    def section(self, question: str, language: str, most: int) -> tuple[Part, ...]:
+        """What a summary is made from of the unit, section or file that a question names.
 
         A unit is named by its number ("unit 2"), another section or a file by words that its path
-        has, all of them; no words at all want the whole course. None where nothing has that name.
-        Of more than ``most`` passages some are taken at even distances, the first among them.
+        has, all of them; none where nothing has that name. The summaries that the section has
+        itself are taken, else how each of its parts begins; of more than ``most`` some at even
+        distances, the first among them.
         """
         unit = named_unit(question)
-        subject = subject_of_summary(question)
-        words = set(terms(without_whole(subject), language))
         if unit is not None:
             found = self._of_unit(unit)
         else:
+            subject = subject_of_summary(question)
             # "The notes" may be a file or no more than a word for all of it.
-            found = self._of_words(set(terms(subject, language))) or self._of_words(words)
-            if not words and not found:
-                found = list(self.generation.passages)
-        step = max(1.0, len(found) / most)
-        return tuple(found[int(at * step)] for at in range(min(most, len(found))))
+            found = self._of_words(set(terms(subject, language))) or self._of_words(
+                set(terms(without_whole(subject), language))
+            )
+        told = {part.heading: part for part in reversed(found) if part.states}
+        parts = [part for part in found if told.get(part.heading) is part]
+        parts = [part for part in parts if part.is_summary] or parts
+        return _evenly(parts, most)
 
-    def _of_unit(self, unit: Unit) -> list[Passage]:
-        """Those of the heading that names a unit by its word, else by its number alone."""
-        found: dict[bool, list[Passage]] = {True: [], False: []}
-        for path, passages in self._sections.items():
+    def beginnings(self, most: int) -> tuple[Part, ...]:
+        """How the files begin, the first of each that says something; at most so many."""
+        files = [parts for path, parts in self._sections.items() if len(path) == _FILE_DEPTH]
+        told = [next((part for part in parts if part.states), None) for parts in files]
+        return _evenly([part for part in told if part is not None], most)
+
+    def _of_unit(self, unit: Unit) -> list[Part]:
+        """Those of the heading that names a unit by its word, else by its number alone.
+
+        A number alone, as in "2. Rules", names no unit where the texts name it by its word.
+        """
+        found: dict[bool, list[Part]] = {True: [], False: []}
+        has_word = any(has_unit(passage.text, unit) for passage in self.generation.passages)
+        for path, parts in self._sections.items():
             named = unit_of(path[-1])
-            if named is None or named.number != unit.number or named.kind not in (unit.kind, None):
+            if named is None or named.kind not in (unit.kind, None):
                 continue
             is_by_word = named.kind is not None
-            found[is_by_word] = max(found[is_by_word], passages, key=len)
-        return found[True] or found[False]
+            has_word |= is_by_word
+            if named.number == unit.number:
+                found[is_by_word] = max(found[is_by_word], parts, key=len)
+        return found[True] if has_word else found[False]
 
-    def _of_words(self, asked: Set[str]) -> list[Passage]:
+    def _of_words(self, asked: Set[str]) -> list[Part]:
         """Those of the path that has all the words asked for, of which its end has the most."""
         best: tuple[int, int, int] = (0, 0, 0)
-        found: list[Passage] = []
-        for path, passages in self._sections.items():
-            *above, own = (self._title_words(name, passages[0].language) for name in path)
-            fitness = len(asked & own), -len(own), len(passages)
+        found: list[Part] = []
+        if not asked:
+            return found
+        for path, parts in self._sections.items():
+            spoken = parts[0].passage.language
+            *above, own = (self._title_words(name, spoken) for name in path)
+            fitness = len(asked & own), -len(own), len(parts)
             if asked <= own.union(*above) and fitness > best:
-                best, found = fitness, passages
+                best, found = fitness, parts
         return found
 
     @staticmethod
@@ -268,15 +338,17 @@ class Retriever:
         )
 
     @functools.cached_property
-    def _sections(self) -> dict[tuple[str, ...], list[Passage]]:
-        """The passages below every file and heading, by its path."""
-        sections: dict[tuple[str, ...], list[Passage]] = {}
+    def _sections(self) -> dict[tuple[str, ...], list[Part]]:
+        """The parts below every file and heading, by its path."""
+        sections: dict[tuple[str, ...], list[Part]] = {}
         for passage in self.generation.passages:
-            names = [PurePath(passage.file).stem]
-            if passage.heading:
-                names += passage.heading.split(PATH_SEPARATOR)
-            for depth in range(1, len(names) + 1):
-                sections.setdefault((passage.file, *names[:depth]), []).append(passage)
+            for begin, end, heading in passage.sections():
+                names = [PurePath(passage.file).stem]
+                if heading:
+                    names += heading.split(PATH_SEPARATOR)
+                for depth in range(1, len(names) + 1):
+                    path = (passage.file, *names[:depth])
+                    sections.setdefault(path, []).append(Part(passage, begin, end, heading))
         return sections
 
     def _distinct(self, order: Iterable[int], k: int) -> list[int]:
@@ -296,12 +368,34 @@ class Retriever:
         one, other = self._words(first), self._words(second)
         return len(one & other) >= _SAME_WORDS * max(len(one | other), 1)
 
+    def _level(self, language: str) -> Vectors:
+        """The cosine to be expected of each passage with a question in ``language``."""
+        return self._levels.get(language, np.zeros(len(self._means), dtype=np.float32))
+
+    def _windows(self, hits: Sequence[Hit], language: str) -> list[Window]:
+        level = self._level(language)
+        return [
+            Window(
+                text,
+                hit.passage.heading,
+                hit.passage.language,
+                cosine - float(level[hit.row]),
+            )
+            for hit in hits
+            for text, cosine in zip(hit.passage.windows(), hit.windows, strict=True)
+        ]
+
     def _embed(self, question: str) -> Vectors:
         return np.asarray(self.embeddings.embed_query(question), dtype=np.float32)
 
     def _words_of(self, row: int) -> frozenset[str]:
         passage = self.generation.passages[row]
         return frozenset(terms(passage.text, passage.language))
+
+
+def _evenly(parts: Sequence[Part], most: int) -> tuple[Part, ...]:
+    step = max(1.0, len(parts) / most)
+    return tuple(parts[int(at * step)] for at in range(min(most, len(parts))))
 
 
 def _passage_means(generation: Generation) -> Vectors:
@@ -315,12 +409,20 @@ def _passage_means(generation: Generation) -> Vectors:
     return means
 
 
-def _windows(hits: Sequence[Hit]) -> list[Window]:
-    return [
-        Window(text, hit.passage.heading, hit.passage.language, cosine)
-        for hit in hits
-        for text, cosine in zip(hit.passage.windows(), hit.windows, strict=True)
-    ]
+def _levels(generation: Generation, means: Vectors) -> dict[str, Vectors]:
+    """For a question's language the cosine to be expected of each passage.
+
+    It depends on the passage's language alone: the mean over all of that language and over
+    questions that no course treats.
+    """
+    spoken = np.array([passage.language for passage in generation.passages])
+    levels: dict[str, Vectors] = {}
+    for language, questions in generation.background.items():
+        levels[language] = np.zeros(len(means), dtype=np.float32)
+        for one in set(spoken.tolist()):
+            is_in_it = spoken == one
+            levels[language][is_in_it] = means[is_in_it].mean(axis=0) @ questions.mean(axis=0)
+    return levels
 
 
 def best_window(question: str, language: str, hit: Hit) -> tuple[int, int]:
@@ -330,6 +432,9 @@ def best_window(question: str, language: str, hit: Hit) -> tuple[int, int]:
     taken only where there are no others.
     """
     asked = set(query_terms(question, language))
+    has_thing = looks_for(question, language)
+    is_clear = sought_by(question) in CLEAR_FORMS
+    thing_weight = _CLEAR_THING_WEIGHT if is_clear else _THING_WEIGHT
     passage = hit.passage
     best, place, start = -math.inf, (0, len(passage.text)), 0
     for window, cosine in zip(passage.windows(), hit.windows, strict=True):
@@ -342,7 +447,8 @@ def best_window(question: str, language: str, hit: Hit) -> tuple[int, int]:
             found = asked & set(terms(f"{title}\n{part}", passage.language))
             fitness = (
                 cosine
-                + WINDOW_COVERAGE_WEIGHT * len(found) / max(len(asked), 1)
+                + COVERAGE_WEIGHT * len(found) / max(len(asked), 1)
+                + thing_weight * has_thing(part, passage.language)
                 - is_exercise(heading, part, passage.text[first:begin])
             )
             if fitness > best:

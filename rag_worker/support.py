@@ -1,4 +1,4 @@
-"""Checks what the model wrote against the passages, and finds the words that support it."""
+"""Checks what the model wrote against the passages."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -7,11 +7,11 @@ from datetime import date
 from itertools import pairwise
 
 from rag_worker.dates import without_dates
-from rag_worker.exercises import is_exercise_heading
 from rag_worker.facts import Fact, Facts
 from rag_worker.intent import is_yes_no
 from rag_worker.language import fold, sentences, terms
 from rag_worker.passages import Passage
+from rag_worker.quoting import LIST_MARK, is_title
 from rag_worker.wording import wording
 
 SUPPORTED_SHARE = 0.75
@@ -30,14 +30,6 @@ _NEAR_SENTENCES = 2
 """A sentence's words must stand together in so many neighbouring sentences of the passage."""
 _FEWEST_WORDS = 3
 """Of a sentence without a number: fewer say nothing."""
-_SHORT_EXCERPT = 200
-_TITLE_CHARACTERS = 100
-_FORMULA_WORDS = 3
-_REFERS_BACK = re.compile(
-    r"(?:est[aeo]s?|es[aeo]s?|dado que|por tanto|por eso|this|these|that|it|they|thus|therefore"
-    r"|so)\b",
-    re.IGNORECASE,
-)
 _CITATION = re.compile(
     r"\s*[\[(]\s*(?:(?:passages?|pasajes?|sources?|fuentes?)\s*)(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*[\])]"
     r"|\s*\[\s*(\d{1,2}(?:\s*[,;]\s*\d{1,2})*)\s*\]",
@@ -60,7 +52,6 @@ _AFTER_STOP = re.compile(r"([.!?…])((?:\s*\[[\d\s,;]+\])+)")
 _CODE = re.compile(r"(?:#|//|/\*|>>>|(?:def|return|import|from|print|if|for|while)\b[^.]*[(:=\"])")
 _PROMPT_TAG = re.compile(r"</?(?:passage|question)[^>\n]*>?")  # small models copy them
 _TAG = re.compile(r"</?\w[^>\n]*>")
-_LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+")
 _NEGATION = re.compile(
     r"\b(?:no|not|never|nor|neither|none|without|cannot|except|nunca|jam[aá]s|ni|ning[uú]n\w*|sin"
     r"|tampoco|salvo|excepto|unless)\b|n['’]t\b",
@@ -143,7 +134,7 @@ def check(
         best = max(candidates or range(len(passages)), key=lambda at: support[at][0], default=None)
         if best is not None and support[best][0] and all(sentence != s.text for s in statements):
             statements.append(Statement(sentence, best, support[best][1]))
-    return Checked(statements, len(sentences_written))
+    return Checked(statements, len({sentence for sentence, _ in sentences_written}))
 
 
 _NONE = (0.0, "")
@@ -196,7 +187,7 @@ class _Ground:
         self._is_foreign = passage.language != language
         lines = [*passage.text.splitlines(), *(path or "" for *_, path in passage.sections())]
         self._titles = [
-            set(terms(line, language)) for line in lines if line.strip() and _is_title(line.strip())
+            set(terms(line, language)) for line in lines if line.strip() and is_title(line.strip())
         ]
         self._lines = list(self._read())
         self._everywhere = set().union(*(line.terms for line in self._lines))
@@ -228,7 +219,7 @@ class _Ground:
             yield _Line(
                 line, set(terms(line, self._language)), Facts(line, spoken), above, paragraph
             )
-            if _is_title(line) and "\n" in text[stop : stop + 1]:
+            if is_title(line) and "\n" in text[stop : stop + 1]:
                 title = line
             end, former, section = stop, line, first
 
@@ -334,7 +325,7 @@ class _Ground:
 
 def _is_apart(line: str) -> bool:
     """Whether a line says something of its own: a row, an item of a list or a title."""
-    return " | " in line or bool(_LIST_MARK.match(line)) or _is_title(line)
+    return " | " in line or bool(LIST_MARK.match(line)) or is_title(line)
 
 
 def _keeps_order(sentence: str, near: str, language: str) -> bool:
@@ -360,134 +351,6 @@ def _denies(text: str) -> bool:
     return bool(_NEGATION.search(text))
 
 
-def quotation(text: str, words: Set[str], language: str, limit: int) -> str:
-    """The sentences of ``text``, one after another, that hold most of ``words``, and no more.
-
-    Questions, as a document's exercises have them, say nothing and do not count. Of several with
-    the same words the shortest says it most clearly, and of those the first defines.
-
-    Returns:
-        At most ``limit`` characters, literally from ``text``.
-    """
-    spans = sentences(text)
-    held = [
-        set() if text[:end].endswith("?") else words & set(terms(text[begin:end], language))
-        for begin, end in spans
-    ]
-    best, best_score = (0, 0), (-1, 0)
-    starts = [at for at, words_held in enumerate(held) if words_held]
-    for first in starts or range(len(spans)):
-        found: set[str] = set()
-        for last in range(first, len(spans)):
-            if last > first and spans[last][1] - spans[first][0] > limit:
-                break
-            found |= held[last]
-            score = (len(found), spans[first][0] - spans[last][1])
-            if score > best_score:
-                best, best_score = (first, last), score
-    first, last = best
-    return _cut(text[spans[first][0] : spans[last][1]], limit) if spans else ""
-
-
-def excerpt(text: str, begin: int, end: int, limit: int) -> tuple[int, int]:
-    """The sentences from ``begin`` to ``end``, with those after them that explain, then before.
-
-    What follows is added to the paragraph's end; beyond that as long as the excerpt is short or
-    announces something, and to the end of a list or a formula. Then what comes before is added,
-    to the paragraph's beginning, or to what the first sentence speaks of. Titles before it are
-    left out.
-
-    Returns:
-        Where the excerpt begins and ends in ``text``: at most ``limit`` characters.
-    """
-    spans = sentences(text)
-    inside = [at for at, (first, last) in enumerate(spans) if first < end and last > begin]
-    if not inside:
-        return begin, begin + len(_cut(text[begin:end], limit))
-    first, last = inside[0], inside[-1]
-
-    def sentence(at: int) -> str:
-        return text[spans[at][0] : spans[at][1]]
-
-    def is_paragraph_end(at: int) -> bool:
-        return "\n\n" in text[spans[at][1] : spans[at + 1][0]]
-
-    def belongs_to_former(at: int) -> bool:
-        return bool(_REFERS_BACK.match(sentence(at))) or (
-            is_paragraph_end(at - 1)
-            and (_is_formula(sentence(at)) or _is_formula(sentence(at - 1)))
-        )
-
-    after_titles = first
-    while after_titles < last and _is_title(sentence(after_titles)):
-        after_titles += 1
-    if sentence(after_titles).endswith((".", "!", "?", "…", ":")):
-        first = after_titles
-    exercises = [at for at in range(first + 1, last + 1) if is_exercise_heading(sentence(at))]
-    last = min([last, *(at - 1 for at in exercises)])
-    while (
-        first > 0
-        and spans[last][1] - spans[first - 1][0] <= limit
-        and belongs_to_former(first)
-        and not _is_title(sentence(first - 1))
-    ):
-        first -= 1
-
-    def goes_on(at: int) -> bool:
-        if is_exercise_heading(sentence(at + 1)):
-            return False
-        if not is_paragraph_end(at):
-            return True
-        said, following = text[spans[first][0] : spans[at][1]], sentence(at + 1)
-        if said.endswith(":") or (_LIST_MARK.match(sentence(at)) and _LIST_MARK.match(following)):
-            return True
-        is_whole = said.endswith((".", "!", "?", "…")) or " | " in said
-        return not _is_title(following) and (
-            not is_whole or len(said) < _SHORT_EXCERPT or _is_formula(following)
-        )
-
-    while last + 1 < len(spans) and spans[last + 1][1] - spans[first][0] <= limit and goes_on(last):
-        last += 1
-    while (
-        first > 0
-        and spans[last][1] - spans[first - 1][0] <= limit
-        and not is_paragraph_end(first - 1)
-    ):
-        first -= 1
-    begin = spans[first][0]
-    is_code = not text[begin : spans[last][1]].endswith((".", "!", "?", "…"))
-    if first and is_code and spans[last][1] - spans[first - 1][0] <= min(limit, _TITLE_CHARACTERS):
-        # A line or two, as of code, mean nothing without the line above.
-        begin = spans[first - 1][0]
-    return begin, begin + len(_cut(text[begin : spans[last][1]], limit))
-
-
-def _is_title(sentence: str) -> bool:
-    """Whether a paragraph of one sentence is a heading by its form."""
-    return bool(
-        len(sentence) <= _TITLE_CHARACTERS
-        and re.match(r"[\dA-ZÁÉÍÓÚÑ¿]", sentence)
-        and re.search(r"[^\W\d_]{3,}", sentence)
-        and not re.search(r"[.!?…:;,=|()\]]$| [|=] ", sentence)
-        and not _LIST_MARK.match(sentence)
-    )
-
-
-def _is_formula(sentence: str) -> bool:
-    """Whether a sentence is a formula set apart from the text."""
-    return (
-        len(sentence) <= _TITLE_CHARACTERS
-        and "=" in sentence
-        and len(re.findall(r"[^\W\d_]{4,}", sentence)) <= _FORMULA_WORDS
-    )
-
-
-def _cut(text: str, limit: int) -> str:
-    if len(text) > limit:
-        text = text[:limit].rpartition(" ")[0] or text[:limit]
-    return text.strip()
-
-
 def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
     """The sentences without their marks, and the passages each cites, counted from 0."""
     answer = _PROMPT_TAG.sub("\n", answer)
@@ -501,7 +364,7 @@ def _cited_sentences(answer: str) -> list[tuple[str, list[int]]]:
             for number in re.findall(r"\d+", mark[0])
             if int(number) > 0
         ]
-        text = _LIST_MARK.sub("", _CITATION.sub("", sentence)).strip()
+        text = LIST_MARK.sub("", _CITATION.sub("", sentence)).strip()
         if (announced := _ANNOUNCEMENT.match(text)) and announced[0]:
             text = text[announced.end() :]
             text = text[:1].upper() + text[1:]

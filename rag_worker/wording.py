@@ -25,6 +25,7 @@ class Wording(BaseModel):
     left_out: str
     other_language: str
     part: str
+    about_course: str
     what_is: str
     page: str
     slide: str

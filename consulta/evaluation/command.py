@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from consulta.evaluation.citations import CourseFiles
 from consulta.evaluation.plot import draw
 from consulta.evaluation.questions import (
     IndexedPages,
@@ -159,6 +160,7 @@ async def _measure(
                 generation=generation,
                 embedder=embedder,
                 answerer=Answerer(settings, retriever, model, search_thread),
+                files=CourseFiles(settings),
                 model=model,
                 search_thread=search_thread,
                 with_model=with_model,

@@ -15,6 +15,7 @@ import consulta.evaluation
 import rag_worker
 from consulta.evaluation import baselines
 from consulta.evaluation.baselines import Embedder
+from consulta.evaluation.citations import CourseFiles
 from consulta.evaluation.gold import Found, all_found, cites_gold, ranks, resolves
 from consulta.evaluation.gold import without_citations as plain
 from consulta.evaluation.metrics import f1, gold_in_answer
@@ -28,13 +29,19 @@ from consulta.evaluation.records import (
     program_hash,
 )
 from core.clock import system_clock
-from core.questions import Outcome, Source
+from core.questions import Answer, Outcome, Source
 from core.settings import Settings
 from rag_worker.answering import Answerer
 from rag_worker.dates import asks_for_next
 from rag_worker.generation import Generation
 from rag_worker.language import question_language
-from rag_worker.models import Completion, LanguageModel, ModelAwayError
+from rag_worker.models import (
+    Completion,
+    LanguageModel,
+    ModelAwayError,
+    ModelFailedError,
+    PromptTruncatedError,
+)
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
 from rag_worker.relevance import Thresholds
@@ -81,6 +88,7 @@ class Bench:
     generation: Generation
     embedder: Embedder
     answerer: Answerer
+    files: CourseFiles
     model: LanguageModel
     search_thread: Executor
     with_model: bool
@@ -166,18 +174,19 @@ async def _measure(bench: Bench, system: str, question: EvaluationQuestion) -> R
         return await _baseline(bench, system, question, record)
     except ModelAwayError:
         raise
-    except TimeoutError:
-        seconds = bench.settings.llm_timeout
-        return replace(record, error=f"the model took more than {seconds:g} s (LLM_TIMEOUT)")
     except Exception as error:
         # One question's fault; the others are measured.
-        return replace(record, error=f"{type(error).__name__}: {error}"[:500])
+        return replace(record, error=_reason(bench, error))
+
+
+def _reason(bench: Bench, error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"the model took more than {bench.settings.llm_timeout:g} s (LLM_TIMEOUT)"
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 async def _product(bench: Bench, question: EvaluationQuestion, record: Record) -> Record:
     explained = await bench.answerer.explain(question.question)
-    if explained.fault:
-        return replace(record, error=explained.fault)
     answer = explained.answer
     found = baselines.as_found([hit.passage for hit in explained.hits[:DEPTH]])
     shown = baselines.as_found(explained.shown)
@@ -185,18 +194,18 @@ async def _product(bench: Bench, question: EvaluationQuestion, record: Record) -
         record,
         ranks=tuple(ranks(question, found)) if question.has_gold else None,
         all_found=all_found(question, shown) if question.has_gold and shown else None,
-        outcome=str(answer.outcome),
-        uncertain=answer.uncertain,
         evidence=explained.evidence,
         search_seconds=explained.search_seconds,
     )
+    if explained.fault:
+        # What was found stands.
+        return replace(record, error=explained.fault)
+    record = replace(record, outcome=str(answer.outcome), uncertain=answer.uncertain)
     if not bench.with_model:
         return record
     return replace(
         _read(record, question, answer.text),
-        citations=tuple(_citation(bench.generation, source, question) for source in answer.sources)
-        if answer.outcome in SENT
-        else (),
+        citations=await asyncio.to_thread(_citations, bench.files, answer, question),
         sources=tuple(_named(source) for source in answer.sources),
         written=explained.written,
         supported=explained.supported,
@@ -264,7 +273,10 @@ async def _ask(
         )
     except PromptTooLongError as error:
         return replace(record, error=str(error))
-    completion = await bench.model.write(prompt)
+    try:
+        completion = await bench.model.write(prompt)
+    except (TimeoutError, ModelFailedError, PromptTruncatedError) as error:
+        return replace(record, error=_reason(bench, error))
     record = replace(
         record,
         prompt_tokens=completion.prompt_tokens,
@@ -303,13 +315,18 @@ def _read(record: Record, question: EvaluationQuestion, text: str) -> Record:
     )
 
 
-def _citation(generation: Generation, source: Source, question: EvaluationQuestion) -> Citation:
+def _citations(
+    files: CourseFiles, answer: Answer, question: EvaluationQuestion
+) -> tuple[Citation, ...]:
+    if answer.outcome not in SENT:
+        return ()
+    return tuple(_citation(files, source, question) for source in answer.sources)
+
+
+def _citation(files: CourseFiles, source: Source, question: EvaluationQuestion) -> Citation:
     page = source.page if source.page is not None else source.slide
-    place = source.file, page
-    texts = [p.text for p in generation.passages if baselines.place(p) == place]
-    # Joined: neighbours that were sent as one are quoted across their border.
-    resolved = resolves(source.quotation, [*texts, "\n".join(texts)])
-    is_gold = cites_gold(place, question) if question.document is not None else None
+    resolved = resolves(source.quotation, files.texts(source.file, page))
+    is_gold = cites_gold((source.file, page), question) if question.document is not None else None
     return Citation(resolved, is_gold)
 
 

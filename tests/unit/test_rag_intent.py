@@ -46,6 +46,11 @@ def test_message_without_a_question_asks_nothing(text: str) -> None:
             ("Estoy enfermo. ¿Puedo entregar tarde?", "¿Quién da la clase del lunes?"),
         ),
         (
+            "hola 1) peso del laboratorio 2) fecha del parcial 3) donde aparco",
+            "es",
+            ("peso del laboratorio", "fecha del parcial", "donde aparco"),
+        ),
+        (
             "1. ¿Qué es un diodo?\n2) ¿Qué es un JFET?",
             "es",
             ("¿Qué es un diodo?", "¿Qué es un JFET?"),

