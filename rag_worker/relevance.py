@@ -40,7 +40,7 @@ _LEAST_LIKENESS = 0.84
 """Cosines below it say nothing: every question is so much like every other."""
 _LEAST_LIKENESS_ALONE = 0.86
 """The same where there is no syllabus to compare with, for what counts there is one likeness."""
-_HEAD_START = 0.01
+_HEAD_START = 0.005
 """What the foreign questions are ahead of those about courses."""
 _MOST_FAMILIAR = 0.02
 """So much a question can gain at most, for a syllabus may still not say it."""

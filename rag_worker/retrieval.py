@@ -32,6 +32,7 @@ from rag_worker.intent import (
     without_whole,
 )
 from rag_worker.language import fold, query_terms, sentences, terms
+from rag_worker.names import names_another_course, without_brands
 from rag_worker.passages import Passage
 from rag_worker.quoting import is_title
 from rag_worker.relevance import Background, probability
@@ -52,6 +53,8 @@ _OWN_SUMMARY = re.compile(
     r"\b(?:summary|recap\w*|highlights|takeaways|key (?:points|ideas)|conclusions?|resumen|sintesis"
     r"|(?:puntos|ideas) clave|conclusion(?:es)?)\b"
 )
+_ANOTHER_COURSE = 0.15
+"""The share of its probability that a question keeps which names a course that is not this one."""
 _SAME_WORDS = 0.85
 """Passages whose shared part of words reaches this say the same."""
 
@@ -123,6 +126,7 @@ class Retriever:
         Where two say the same, as copies of a file do, the first in document order stands for
         both.
         """
+        question = self._in_their_words(question, language)
         query = self._query(question)
         cosines = self.generation.vectors @ query
         ends = [*self.generation.starts[1:], len(cosines)]
@@ -162,6 +166,8 @@ class Retriever:
                 one.
         """
         chance = self.relevance(question, language, hits, without_itself=without_itself)
+        if names_another_course(question, self._is_known):
+            chance *= _ANOTHER_COURSE
         return chance * answerability(question, language, self._windows(hits, language))
 
     def lacks_what_is_asked(self, question: str, language: str, hits: Sequence[Hit]) -> bool:
@@ -172,6 +178,7 @@ class Retriever:
         self, question: str, language: str, hits: Sequence[Hit], *, without_itself: bool = False
     ) -> float:
         """The probability that the documents treat the subject of the question."""
+        question = self._in_their_words(question, language)
         spoken = [hit for hit in hits if hit.passage.language == language]
         foreign = [hit.dense for hit in hits if hit.passage.language != language]
         baseline = self.background.baseline(
@@ -185,6 +192,22 @@ class Retriever:
         if foreign:
             chances.append(probability(max(foreign), baseline.foreign, None, baseline.strangeness))
         return max(chances)
+
+    def _in_their_words(self, question: str, language: str) -> str:
+        return without_brands(question, language, self._is_known)
+
+    def _is_known(self, pattern: str) -> bool:
+        return re.search(pattern, self._text) is not None
+
+    @functools.cached_property
+    def _text(self) -> str:
+        """All passages with their headings and files, folded."""
+        return fold(
+            "\n".join(
+                f"{passage.file}\n{passage.heading or ''}\n{passage.text}"
+                for passage in self.generation.passages
+            )
+        )
 
     def coverage(self, question: str, language: str, hits: Sequence[Hit]) -> float:
         """The largest share of the question's terms, by their rarity, in one of the first hits.
