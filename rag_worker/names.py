@@ -46,7 +46,7 @@ _OF_COURSE = re.compile(
     rf"(?:(?i:the|la|el)\s+)?{_NO_COURSE}{_NAME}"
     rf"|\b(?i:teach(?:es|ing)?|taught|cover(?:ed|s)? in|dicta|ense[nñ]a|cursar|se ve en|da)"
     rf"\s+{_NO_COURSE}{_NAME}"
-    rf"|(?<=\s){_NO_COURSE}{_NAME}"
+    rf"|(?<=[\w,]\s){_NO_COURSE}{_NAME}"
     r"\s+(?i:exam|midterm|final|class|course|textbook|lectures?|homework)\b"
 )
 

@@ -49,6 +49,7 @@ def test_course_that_the_documents_never_name_is_another_one(question: str) -> N
         "When is the exam for Unit 3?",
         "What are the notes of Professor Lee about?",
         "When is the exam on Limits and Continuity?",
+        "I got 430 on the placement exam. Which course am I supposed to take?",
         "Is the final in Baker Hall?",
         "Do we hand in the homework in Blackboard?",
         "Can I use ChatGPT for the essay?",
