@@ -53,6 +53,28 @@ def test_columns_are_read_one_after_the_other(read, columns: int) -> None:
     assert " ".join(text_of(result).split()) == " ".join(expected)
 
 
+def test_stretched_line_beside_the_table_of_the_other_column_stays_whole(read) -> None:
+    commands = [
+        lines(60, 780, *PROSE * 2, size=9),
+        lines(308, 780, *PROSE[::-1], size=9),
+        lines(60, 660, *PROSE, size=9),
+        text(60.2, 660 - 5 * 10.8, "El informe debe ser siempre", 9),
+        text(195, 660 - 5 * 10.8, "de su mano,", 9),
+        lines(60, 660 - 6 * 10.8, *PROSE, size=9),
+        grid((308, 380, 520), [715 - 16 * row for row in range(15)]),
+    ]
+    for row in range(14):
+        commands += [
+            text(312, 704 - 16 * row, f"Semana {row}", 8),
+            text(384, 704 - 16 * row, f"Ensayo {row}", 8),
+        ]
+    rows = "\n".join(f"Semana {row} | Ensayo {row}" for row in range(14))
+    assert text_of(read(pdf(["\n".join(commands)]))).split() == [
+        *" ".join((*PROSE * 3, "El informe debe ser siempre de su mano,", *PROSE)).split(),
+        *" ".join((*PROSE[::-1], rows)).split(),
+    ]
+
+
 def test_narrow_heading_table_and_code_below_two_columns_come_after_both(read) -> None:
     commands = [lines(60, 740, *PROSE, size=9), lines(308, 740, *PROSE[::-1], size=9)]
     below = 740 - len(PROSE) * 1.2 * 9 - 20

@@ -1,11 +1,11 @@
 """The columns of a page, and what runs across them."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from itertools import pairwise
 
-from rag_worker.documents.layout.boxes import Box
+from rag_worker.documents.layout.boxes import Box, is_same_line
 from rag_worker.documents.layout.tables import Table
 from rag_worker.documents.layout.words import GUTTER, Run, rows_of
 
@@ -28,7 +28,7 @@ Item = Run | Table
 
 def regions(items: list[Item], depth: int = _MOST_COLUMNS) -> list[list[Item]]:
     """The columns of a page, and what runs across them, in the order of reading."""
-    rows = rows_of(items)
+    rows = _rows(items)
     found = _columns(rows) if depth and 2 * _COLUMN_LINES <= len(items) <= _MOST_ITEMS else None
     if found is None:
         return [items] if items else []
@@ -42,6 +42,22 @@ def regions(items: list[Item], depth: int = _MOST_COLUMNS) -> list[list[Item]]:
     ]
 
 
+def _rows(items: Sequence[Item]) -> list[list[Item]]:
+    """What stands side by side, from top to bottom: with a table, all lines beside it."""
+    rows: list[list[Item]] = rows_of(item for item in items if isinstance(item, Run))
+    for table in (item for item in items if isinstance(item, Table)):
+        beside = [
+            at
+            for at, row in enumerate(rows)
+            if any(is_same_line(item.box, table.box) for item in row)
+        ]
+        below = (at for at, row in enumerate(rows) if row[0].box.y1 < table.box.y1)
+        first = beside[0] if beside else next(below, len(rows))
+        end = beside[-1] + 1 if beside else first
+        rows[first:end] = [[table, *(item for row in rows[first:end] for item in row)]]
+    return rows
+
+
 _Strip = tuple[float, float]
 
 
@@ -52,11 +68,10 @@ def _columns(rows: Sequence[Sequence[Item]]) -> tuple[int, int, _Strip] | None:
     best: tuple[int, int, _Strip] | None = None
     tables: list[tuple[int, int]] = []
     for start, row in enumerate(rows):
-        for left, right in pairwise(sorted(row, key=lambda item: item.box.x0)):
-            size = _size_of(left)
-            strip = (left.box.x1, right.box.x0)
-            if strip[1] - strip[0] < GUTTER * size:
+        for gap, size in _gaps(row):
+            if gap[1] - gap[0] < GUTTER * size:
                 continue
+            strip = gap
             end = start + 1
             while end < len(rows):
                 narrower = _free(rows[end], strip)
@@ -75,6 +90,17 @@ def _columns(rows: Sequence[Sequence[Item]]) -> tuple[int, int, _Strip] | None:
             elif kind is _Kind.TABLE:
                 tables.append((begin, end))
     return best
+
+
+def _gaps(row: Sequence[Item]) -> Iterator[tuple[_Strip, float]]:
+    """Where nothing of the row stands, and the size of what is left of it."""
+    by_side = sorted(row, key=lambda item: item.box.x0)
+    left = by_side[0]
+    for right in by_side[1:]:
+        if right.box.x0 > left.box.x1:
+            yield (left.box.x1, right.box.x0), _size_of(left)
+        if right.box.x1 > left.box.x1:
+            left = right
 
 
 def _size_of(item: Item) -> float:
