@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was counted."""
     table = Table(title="Faults", title_justify="left")
     table.add_column("fault")
-    columns = ("times", "accepted", "answered", "mailed", "duplicates", "lost")
+    columns = ("times", "accepted", "answered", "mailed", "refused", "duplicates", "lost")
     for name in columns:
         table.add_column(name, justify="right")
     for reports in terminalreporter.stats.values():

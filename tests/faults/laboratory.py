@@ -9,9 +9,10 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ class Tally:
         accepted: questions that got a 202 (or were stored from an e-mail).
         answered: of these, those with one stored answer.
         mailed: of these, those whose e-mail arrived.
+        refused: of these, those whose e-mail was refused for good, with the reason kept.
         duplicates: further copies of an e-mail; all of one question have one Message-ID.
     """
 
@@ -46,11 +48,12 @@ class Tally:
     answered: int
     mailed: int
     duplicates: int
+    refused: int = 0
 
     @property
     def lost(self) -> int:
-        """Accepted questions whose e-mail never arrived."""
-        return self.accepted - self.mailed
+        """Accepted questions of whose e-mail nothing is known."""
+        return self.accepted - self.mailed - self.refused
 
     def to_json(self) -> str:
         """For a report's properties, which are text."""
@@ -163,20 +166,29 @@ class Laboratory(Department):
         eventually(lambda: len(self.accepted) >= number, 60, f"The 202 number {number}")
 
     def wait_for_mails(self, seconds: float = 60) -> list[dict[str, Any]]:
-        """Revive what dies until every stored question is sent; gives their documents."""
+        """Revive what dies until the mail of every stored question has an end; their documents."""
 
-        def all_sent() -> list[dict[str, Any]] | None:
+        def all_ended() -> list[dict[str, Any]] | None:
             self.revive()
             try:
                 documents = self.documents()
             except PyMongoError:
                 return None  # It was just killed.
-            return documents if all(d["status"] == "sent" for d in documents) else None
+            return documents if all(d["status"] for d in documents) else None
 
-        return eventually(all_sent, seconds, "The last e-mail")
+        return eventually(all_ended, seconds, "The last e-mail")
 
-    def tally(self, fault: str, times: int, *, seconds: float = 120) -> Tally:
-        """Wait until every accepted question is sent, and count.
+    def tally(
+        self,
+        fault: str,
+        times: int,
+        *,
+        seconds: float = 120,
+        mails: Callable[[], Sequence[EmailMessage]] | None = None,
+    ) -> Tally:
+        """Wait until the mail of every accepted question has an end, and count.
+
+        ``mails`` are those that arrived, if not in the mailbox.
 
         Fails where a question has two answers or two documents, or its e-mails two Message-IDs.
         """
@@ -185,7 +197,7 @@ class Laboratory(Department):
         assert stored >= set(self.accepted), "an accepted question is not stored"
         assert len(stored) == len(documents)
         copies: dict[int, list[str]] = {}
-        for mail in self.mails():
+        for mail in (mails or self.mails)():
             if found := _NUMBER.search(mail["Subject"]):
                 copies.setdefault(int(found[1]), []).append(mail["Message-ID"])
         for number, message_ids in copies.items():
@@ -200,6 +212,7 @@ class Laboratory(Department):
             answered=sum(d["_id"] in accepted and d["output"] is not None for d in documents),
             mailed=len(accepted & copies.keys()),
             duplicates=sum(len(message_ids) - 1 for message_ids in copies.values()),
+            refused=sum(d["status"] == "undeliverable" and bool(d["mail_error"]) for d in documents),
         )
 
 
@@ -306,6 +319,16 @@ def killed_at(process: subprocess.Popen[bytes], call: str, occurrence: int) -> I
 def traced(pids: Sequence[int], calls: str, output: Path) -> Iterator[None]:
     """Within it, write the calls of the processes to ``output``, in the order they were made."""
     with _strace(pids, calls, output, "--string-limit=4096"):
+        yield
+
+
+@contextmanager
+def failing(
+    process: subprocess.Popen[bytes], calls: str, error: str, files: Sequence[str]
+) -> Iterator[None]:
+    """Within it, the calls of ``process`` on these files fail with ``error``, as ``ENOSPC``."""
+    paths = [f"--trace-path={file}" for file in files]
+    with _strace([process.pid], calls, Path(os.devnull), f"--inject={calls}:error={error}", *paths):
         yield
 
 
