@@ -212,7 +212,9 @@ class Laboratory(Department):
             answered=sum(d["_id"] in accepted and d["output"] is not None for d in documents),
             mailed=len(accepted & copies.keys()),
             duplicates=sum(len(message_ids) - 1 for message_ids in copies.values()),
-            refused=sum(d["status"] == "undeliverable" and bool(d["mail_error"]) for d in documents),
+            refused=sum(
+                d["status"] == "undeliverable" and bool(d["mail_error"]) for d in documents
+            ),
         )
 
 
