@@ -106,12 +106,12 @@ def test_wrong_password_costs_no_attempt_and_is_forgiven(
             '{"forgot_password": "", "smtp_password": "right", "imap_password": ""}'
         )
         lab.restart("mailer")
-        with scripted(script, port, password="other"):  # noqa: S106
+        with scripted(script, port, password="other"):
             for _ in range(3):
                 lab.ask()
             time.sleep(10)
             assert all(d["status"] is None for d in lab.documents())
-        with scripted(script, port, password="right"):  # noqa: S106
+        with scripted(script, port, password="right"):
             tally = counted(lab.tally("mail server says 535", 1, mails=script.messages))
             documents = lab.documents()
     assert tally.lost == 0
