@@ -21,6 +21,7 @@ from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
 from core.questions import QuestionQueue
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
@@ -97,6 +98,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             app.state.resources = resources
 
             async def prepare_users() -> None:
+                await RestoreMark(database).refuse()
                 await run_in_threadpool(migrate, engine)
                 resources.migrated.set()
 

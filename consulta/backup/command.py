@@ -25,6 +25,7 @@ from consulta.backup.file import BackupFileError, Header, Reader, Row, Writer
 from consulta.backup.place import Place
 from core.clock import system_clock
 from core.mongo import connect
+from core.restoring import RestoreMark, UnfinishedRestoreError
 from core.settings import Settings
 from core.users import create_user_engine
 
@@ -57,10 +58,10 @@ async def back_up(terminal: Console, place: Place, file: Path, *, overwrite: boo
     """
     async with connect(place.settings) as client:
         database = client[place.settings.mongo_db_name]
-        if await questions.Mark(database).begun():
-            raise BackupError(
-                "A restore was interrupted here: repeat it first, this would be half a backup."
-            )
+        try:
+            await RestoreMark(database).refuse()
+        except UnfinishedRestoreError as error:
+            raise BackupError(f"This would be half a backup: {error}.") from None
         with _engine(place.settings) as engine, _output(file, overwrite=overwrite) as stream:
             header = Header(
                 version=_version(),
@@ -109,7 +110,7 @@ async def restore(terminal: Console, place: Place, file: Path, *, replace: bool)
                 _refuse_unknown(backup.header, rows)
             except BackupFileError as error:
                 raise BackupError(f"{file} {error}.") from None
-            mark = questions.Mark(database)
+            mark = RestoreMark(database)
             if begun := await mark.begun():
                 _say(terminal, f"The restore of {begun[:16]} was interrupted: it is done anew.")
             migrate(engine)
@@ -207,13 +208,14 @@ def _restore_thresholds(terminal: Console, settings: Settings, kept: Row | None)
 
 def _restore_settings(terminal: Console, place: Place, header: Header) -> None:
     file = Path(".env")
-    if header.settings and not file.exists():
-        with contextlib.suppress(OSError):
+    if differing := settings_part.differing(header.settings, place.own):
+        try:
             settings_part.write(header.settings, file)
+        except OSError:  # There is one, or there can be none, as in a container.
+            lines = "\n".join(settings_part.env_lines(differing))
+            _say(terminal, f"In the backup these settings are otherwise than here:\n{lines}")
+        else:
             _say(terminal, f"The settings are in {file}; those of the machine are commented out.")
-    elif differing := settings_part.differing(header.settings, place.own):
-        lines = "\n".join(settings_part.env_lines(differing))
-        _say(terminal, f"In the backup these settings are otherwise than here:\n{lines}")
     if header.secret_key != settings_part.fingerprint(place.secret_key):
         _say(
             terminal,
@@ -247,33 +249,45 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 @contextlib.contextmanager
 def _output(file: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """The file, for its owner alone; it is there at the end, whole, or not at all."""
-    if file == STREAM:
-        if sys.stdout.isatty():
-            raise BackupError("A backup is not for the terminal: send it to a file.")
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    part = file.with_name(f"{file.name}.part")
     try:
-        if file.exists() and not overwrite:
+        if file == STREAM:
+            if sys.stdout.isatty():
+                raise BackupError("A backup is not for the terminal: send it to a file.")
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        elif file.is_dir():
+            raise BackupError(f"{file} is a folder: name a file.")
+        elif file.exists() and not overwrite:
             raise BackupError(f"{file} exists: choose another name, or give --overwrite.")
-        opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(opened, "wb") as stream:
-            _lock(stream, part)
-            stream.truncate()
-            try:
+        else:
+            with _written_at_the_end(file) as stream:
                 yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-                part.replace(file)
-                _sync_folder(file.absolute().parent)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
+    except BrokenPipeError:
+        raise  # Whoever reads has had enough: not worth a sentence.
     except OSError as error:
+        where = "The standard output" if file == STREAM else file
         raise BackupError(
-            f"{file} cannot be written ({error.strerror}): use another place."
+            f"{where} cannot be written ({error.strerror}): use another place."
         ) from None
+
+
+@contextlib.contextmanager
+def _written_at_the_end(file: Path) -> Iterator[BinaryIO]:
+    part = file.with_name(f"{file.name}.part")
+    opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(opened, "wb") as stream:
+        _lock(stream, part)
+        # Of a backup that was killed.
+        stream.truncate()
+        try:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            part.replace(file)
+            _sync_folder(file.absolute().parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _lock(stream: BinaryIO, part: Path) -> None:

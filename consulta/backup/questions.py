@@ -21,7 +21,7 @@ position in the inbox to mails and questions, a mail to a question, a question t
 accounts come after all of these), a number to its counter."""
 
 NOT_KEPT = ("checks", "restore")
-"""Of the doctor, and of :class:`Mark`."""
+"""Of the doctor, and of :class:`core.restoring.RestoreMark`."""
 
 NUMBERS_LEFT_OUT = 10_000
 """Numbers that may have been given out after the backup: links in lost mails carry them, and must
@@ -70,27 +70,6 @@ async def work_in_progress(database: Database) -> str | None:
     return None
 
 
-class Mark:
-    """The sign that a restore has begun and has not ended, beside what it restores."""
-
-    def __init__(self, database: Database) -> None:
-        self._restore = database["restore"]
-
-    async def begun(self) -> str | None:
-        """When the restore began that has not ended (ISO 8601, UTC), if there is one."""
-        found = await self._restore.find_one({"_id": "restore"})
-        return found["begun"] if found else None
-
-    async def set(self) -> None:
-        """A restore begins."""
-        await self._restore.delete_many({})
-        await self._restore.insert_one({"_id": "restore", "begun": system_clock().isoformat()})
-
-    async def remove(self) -> None:
-        """It has ended, and whatever was written before is on disk when this is."""
-        await self._restore.delete_many({})
-
-
 class Writing:
     """Fills the collections, document by document; :meth:`finish` comes last."""
 
@@ -108,9 +87,8 @@ class Writing:
 
     async def add(self, name: str, document: Row) -> None:
         """Store one document."""
-        if name in self._highest:
+        if name in _COUNTED:
             self._highest[name] = max(self._highest[name], document["number"])
-        if name == "prompts":
             document = _released(document)
         waiting = self._waiting[name]
         waiting.append(document)
@@ -174,8 +152,12 @@ def _with_dates(document: Row) -> Row:
     return {**document, **dates}
 
 
-def _released(question: Row) -> Row:
-    # Whoever was answering it does so elsewhere: here it waits, and at its old place.
-    if not question.get("held"):
-        return question
-    return {**question, "held": False, "due": question.get("claimed_ms", question["date_ms"])}
+def _released(document: Row) -> Row:
+    # Whoever was answering it or sending its mail does so elsewhere. Here it waits at its place;
+    # that the mail may have left is still known.
+    changes: Row = {}
+    if document.get("held"):
+        changes |= {"held": False, "due": document.get("claimed_ms", document["date_ms"])}
+    if document.get("mail_in_doubt"):
+        changes["mail_due"] = milliseconds(document.get("date_out") or document["date"])
+    return {**document, **changes}

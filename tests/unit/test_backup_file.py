@@ -1,4 +1,4 @@
-"""A backup's file: what goes in comes out, and nothing that is cut or changed is taken for whole."""
+"""A backup's file: what goes in comes out, and what is cut or changed is not taken for whole."""
 
 import gzip
 import io
