@@ -63,10 +63,12 @@ async def back_up(terminal: Console, place: Place, file: Path, *, overwrite: boo
         except UnfinishedRestoreError as error:
             raise BackupError(f"This would be half a backup: {error}.") from None
         with _engine(place.settings) as engine, _output(file, overwrite=overwrite) as stream:
+            revision = accounts.revision(engine)
+            _refuse_newer_tables(revision)
             header = Header(
                 version=_version(),
                 created=system_clock().isoformat(),
-                revision=accounts.revision(engine),
+                revision=revision,
                 settings=settings_part.recorded(place.own),
                 secret_key=settings_part.fingerprint(place.secret_key),
             )
@@ -113,6 +115,7 @@ async def restore(terminal: Console, place: Place, file: Path, *, replace: bool)
             mark = RestoreMark(database)
             if begun := await mark.begun():
                 _say(terminal, f"The restore of {begun[:16]} was interrupted: it is done anew.")
+            _refuse_newer_tables(accounts.revision(engine))
             migrate(engine)
             await _refuse_in_use(engine, database)
             is_empty = not accounts.count(engine) and await questions.is_empty(database)
@@ -162,6 +165,13 @@ def _refuse_unknown(header: Header, rows: Counter[str]) -> None:
         raise BackupFileError(
             f"was made by a newer Consulta ({header.version}): restore it with that one or a later "
             "one"
+        )
+
+
+def _refuse_newer_tables(revision: str | None) -> None:
+    if not accounts.is_known_revision(revision):
+        raise BackupError(
+            f"The accounts' tables are of a newer Consulta (revision {revision}): use that one."
         )
 
 

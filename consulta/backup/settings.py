@@ -40,24 +40,23 @@ def fingerprint(secret_key: str | None) -> str | None:
 
 def differing(kept: Mapping[str, str], here: Settings) -> dict[str, str]:
     """What of the ``kept`` settings is otherwise here, but for where things are."""
-    fields = type(here).model_fields
     return {
         name: value
         for name, value in kept.items()
-        if not _is_of_the_machine(name)
-        and name.lower() in fields
+        if _is_known(name)
+        and not _is_of_the_machine(name)
         and _text(getattr(here, name.lower())) != value
     }
 
 
 def write(kept: Mapping[str, str], file: Path) -> None:
-    """Write a new ``.env``; what says where things are is commented out.
+    """Write a new ``.env``; what says where things are, or is no setting now, is commented out.
 
     Raises:
         FileExistsError: there is one.
     """
     lines = [
-        f"{'# ' if _is_of_the_machine(name) else ''}{line}\n"
+        f"{'' if _is_known(name) and not _is_of_the_machine(name) else '# '}{line}\n"
         for name, line in zip(kept, env_lines(kept), strict=True)
     ]
     with file.open("x", encoding="utf-8") as stream:
@@ -69,6 +68,10 @@ def write(kept: Mapping[str, str], file: Path) -> None:
 def env_lines(settings: Mapping[str, str]) -> list[str]:
     """The settings as ``.env`` has them."""
     return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+
+
+def _is_known(name: str) -> bool:
+    return name.lower() in Settings.model_fields
 
 
 def _is_of_the_machine(name: str) -> bool:

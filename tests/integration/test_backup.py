@@ -30,6 +30,7 @@ from sqlalchemy import select
 from api.migrations import alembic_config, migrate
 from consulta.backup import accounts
 from consulta.backup.questions import COLLECTIONS, NOT_KEPT, NUMBERS_LEFT_OUT
+from consulta.stack import exclusive
 from core.clock import as_datetime, milliseconds
 from core.mails import AccountMails, MailKind
 from core.mongo import connect
@@ -747,6 +748,23 @@ async def test_backup_of_a_later_version_is_refused(place: Any) -> None:
     assert b"newer Consulta" in refused.stderr
 
 
+@pytest.mark.parametrize("word", ["backup", "restore"])
+async def test_tables_of_a_later_version_are_neither_copied_nor_filled(
+    place: Any, word: str
+) -> None:
+    here = place()
+    here("backup", "all.backup")
+    with here.users():
+        pass
+    engine = create_user_engine(here.settings)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    refused = here(word, *(["--overwrite"] if word == "backup" else []), "all.backup")
+    assert refused.returncode == 1
+    assert b"newer Consulta (revision 9999)" in refused.stderr
+
+
 # On one machine.
 
 
@@ -776,6 +794,23 @@ async def test_one_machine_is_backed_up_and_restored_while_nothing_runs(
     assert moved.returncode == 0, moved.stderr
     there, here = await server.content(), expected(await old.content())
     assert {name for name, *_ in differences(there, here)} == {"counters"}
+
+
+async def test_running_stack_is_backed_up_and_not_restored_into(place: Any, tmp_path: Path) -> None:
+    old, laptop = place(), embedded(tmp_path / "laptop")
+    await fill(old)
+    data = laptop.folder / "var"
+    lines = [f"{name}={value}\n" for name, value in old.environment.items()]
+    with exclusive(data):
+        (data / "consulta.env").write_text("".join(lines))
+        made = laptop("backup", "all.backup")
+        assert b"9 questions" in made.stdout, made.stderr
+        refused = laptop("restore", "--replace", "all.backup")
+        assert refused.returncode == 1
+        assert b"Consulta runs from var: stop it" in refused.stderr
+    # What a killed one leaves does not count.
+    assert laptop("restore", "all.backup").returncode == 0
+    assert (data / "users.sqlite").exists()
 
 
 def test_only_one_of_the_databases_is_named(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_written_settings_are_read_again_and_those_of_the_machine_are_not(name: 
 
 
 def test_env_file_has_the_machines_settings_commented_out(tmp_path: Path) -> None:
-    kept = {"COURSE_NAME": "Física", "IMAP_SERVER": "imap.uni.test"}
+    kept = {"COURSE_NAME": "Física", "IMAP_SERVER": "imap.uni.test", "COURSE_NAMES": "x"}
     file = tmp_path / ".env"
     settings_part.write(kept, file)
     assert dotenv_values(file) == {"COURSE_NAME": "Física"}
