@@ -114,7 +114,7 @@ async def restore(terminal: Console, place: Place, file: Path, *, replace: bool)
                 raise BackupError(f"{file} {error}.") from None
             mark = RestoreMark(database)
             if begun := await mark.begun():
-                _say(terminal, f"The restore of {begun[:16]} was interrupted: it is done anew.")
+                _say(terminal, f"The restore of {begun[:16]} UTC was interrupted: it is done anew.")
             _refuse_newer_tables(accounts.revision(engine))
             migrate(engine)
             await _refuse_in_use(engine, database)
