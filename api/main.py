@@ -98,11 +98,11 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             app.state.resources = resources
 
             async def prepare_users() -> None:
-                await RestoreMark(database).refuse()
                 await run_in_threadpool(migrate, engine)
                 resources.migrated.set()
 
             async def prepare_queue() -> None:
+                await RestoreMark(database).refuse()
                 await resources.queue.create_indexes()
                 await resources.mails.create_indexes()
 
