@@ -25,7 +25,7 @@ from tests.faults.proxy import FaultProxy
 from tests.journeys.department import COURSE, PASSWORD, Department, eventually, model_server
 from tests.servers.process import Service, is_listening, packaged, stop
 
-_NUMBER = re.compile(r"(?:pregunta|question) (\d+)")
+_NUMBER = re.compile(r"<question-(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,19 @@ class Laboratory(Department):
 
         ``+0 x60``: sixty times as fast; ``-600``: ten minutes behind.
         """
-        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        if not libraries:
-            servers.missing("libfaketime", "apt-get install libfaketime")
-        return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": fake}
+        return {"LD_PRELOAD": _libfaketime(), "FAKETIME": fake}
+
+    def movable_clock(self, file: Path) -> dict[str, str]:
+        """The environment of a process whose clock is wrong by the seconds that ``file`` says now.
+
+        As where a machine's clock is set, its monotonic one goes on.
+        """
+        return {
+            "LD_PRELOAD": _libfaketime(),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
 
     def revive(self) -> None:
         """Start what has died, as a supervisor does."""
@@ -198,7 +207,7 @@ class Laboratory(Department):
         assert len(stored) == len(documents)
         copies: dict[int, list[str]] = {}
         for mail in (mails or self.mails)():
-            if found := _NUMBER.search(mail["Subject"]):
+            if found := _NUMBER.match(mail["Message-ID"]):
                 copies.setdefault(int(found[1]), []).append(mail["Message-ID"])
         for number, message_ids in copies.items():
             assert len(set(message_ids)) == 1, f"question {number} has two Message-IDs"
@@ -303,6 +312,11 @@ def laboratory(
         )
         with lab._stack:
             yield lab
+
+
+def _libfaketime() -> str:
+    found = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    return str(found or servers.missing("libfaketime", "apt-get install libfaketime"))
 
 
 @contextmanager

@@ -26,6 +26,9 @@ class Fault(Enum):
     """The same with a reset in place of an end."""
     HALF_OPEN = auto()
     """Connections are accepted and stay open, and nothing passes."""
+    FORGOTTEN = auto()
+    """On connections that are there nothing passes ever again, as after a router's restart; new
+    ones are well."""
     DRIP = auto()
     """One byte after another, ``delay`` seconds between two."""
     WRONG_BYTES = auto()
@@ -38,6 +41,7 @@ class _Connection:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
+    is_forgotten: bool = False
 
     def end(self, *, with_reset: bool) -> None:
         for writer in (self.client, self.server):
@@ -100,6 +104,9 @@ class FaultProxy:
         if fault in (Fault.CUT, Fault.RESET):
             for connection in list(self._connections):
                 connection.end(with_reset=fault is Fault.RESET)
+        if fault is Fault.FORGOTTEN:
+            for connection in self._connections:
+                connection.is_forgotten = True
 
     async def _close(self) -> None:
         self._server.close()
@@ -127,8 +134,8 @@ class FaultProxy:
             except OSError:
                 return
             await asyncio.gather(
-                self._pump(reader, connection.server, is_reply=False),
-                self._pump(from_server, writer, is_reply=True),
+                self._pump(connection, reader, connection.server),
+                self._pump(connection, from_server, writer),
             )
         except (OSError, asyncio.CancelledError):
             pass
@@ -138,11 +145,14 @@ class FaultProxy:
             self._tasks.discard(task)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        is_reply = writer is connection.client
         while data := await reader.read(CHUNK):
-            while data:
+            while data and not connection.is_forgotten:
                 data = await self._forward(data, writer, is_reply=is_reply)
+        if connection.is_forgotten:
+            return
         if writer.can_write_eof():
             writer.write_eof()
 
