@@ -48,4 +48,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     table.add_row(tally.fault, *(str(getattr(tally, name)) for name in columns))
     if table.row_count:
         terminalreporter.ensure_newline()
-        Console(file=terminalreporter._tw._file, width=100).print(table)
+        Console(file=terminalreporter._tw._file, width=120).print(table)

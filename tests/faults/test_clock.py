@@ -44,15 +44,22 @@ def test_service_whose_clock_is_wrong_delays_nothing_for_ever(
 def test_hour_that_comes_twice_or_never_changes_no_order(
     tmp_path: Path, course_index: Path, counted: Count, change: datetime
 ) -> None:
+    clock = tmp_path / "clock"
+
+    def set_clock(seconds_before: int) -> int:
+        ahead = round(change.timestamp() - time.time()) - seconds_before
+        clock.write_text(f"{ahead:+d}")
+        return ahead
+
     with laboratory(
         tmp_path, index=course_index, TZ="Europe/Madrid", COURSE_TIMEZONE="Europe/Madrid"
     ) as lab:
-        # The start takes some of the seconds before the change.
-        ahead = round(change.timestamp() - time.time()) - 20
+        set_clock(300)
         for service in _SERVICES:
-            lab.start(service, **lab.clock(f"{ahead:+d}"))
+            lab.start(service, **lab.movable_clock(clock))
         lab.wait_until_ready()
         lab.log_in("ana")
+        ahead = set_clock(5)
         while time.time() + ahead < change.timestamp() + 5:
             lab.ask()
             time.sleep(1)

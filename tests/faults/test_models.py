@@ -95,9 +95,11 @@ def test_model_that_fails_leaves_the_quotations_and_the_queue_moving(
         lab.log_in("ana")
         for _ in range(2):
             lab.ask()
+        lab.wait_for_mails(120)
         tally = counted(lab.tally(f"model {fault}", len(model.requests)))
         documents = lab.documents()
     assert tally.lost == 0
+    assert tally.times
     assert {document["outcome"] for document in documents} == {Outcome.QUOTED}
     for document in documents:
         assert document["sources"]
