@@ -59,6 +59,8 @@ def test_hour_that_comes_twice_or_never_changes_no_order(
             lab.start(service, **lab.movable_clock(clock))
         lab.wait_until_ready()
         lab.log_in("ana")
+        lab.ask()
+        lab.wait_for_mails()
         ahead = set_clock(5)
         while time.time() + ahead < change.timestamp() + 5:
             lab.ask()
@@ -72,7 +74,7 @@ def test_hour_that_comes_twice_or_never_changes_no_order(
         assert moments[0] < change.timestamp() * 1000 < moments[-1]
     # No answer is an hour old.
     assert all(d["work_ms"] < 60_000 for d in documents)
-    assert all(abs((moment - change).total_seconds()) < 60 for moment in written)
+    assert all(abs((moment - change).total_seconds()) < 600 for moment in written)
 
 
 def test_clock_that_jumps_back_loses_nothing(
