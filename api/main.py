@@ -22,6 +22,7 @@ from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
 from core.questions import QuestionQueue
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
@@ -103,6 +104,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 resources.migrated.set()
 
             async def prepare_queue() -> None:
+                await RestoreMark(database).refuse()
                 await resources.queue.create_indexes()
                 await resources.mails.create_indexes()
 

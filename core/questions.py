@@ -21,7 +21,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
-from core.outbox import MailStatus, Outbox
+from core.outbox import MAIL_LEASE_SECONDS, MailStatus, Outbox
 from core.sequence import next_number
 from core.settings import Settings
 
@@ -301,6 +301,7 @@ class QuestionQueue:
         database: AsyncDatabase[Document],
         *,
         lease_seconds: float = 60.0,
+        mail_lease_seconds: float = MAIL_LEASE_SECONDS,
         retry: RetryPolicy | None = None,
         clock: Clock = system_clock,
     ) -> None:
@@ -309,7 +310,7 @@ class QuestionQueue:
         self.lease_seconds = lease_seconds
         self._retry = retry or RetryPolicy()
         self._clock = clock
-        self.outbox = Outbox(self._prompts, clock=clock)
+        self.outbox = Outbox(self._prompts, lease_seconds=mail_lease_seconds, clock=clock)
 
     @classmethod
     def from_settings(cls, database: AsyncDatabase[Document], settings: Settings) -> Self:
@@ -317,6 +318,7 @@ class QuestionQueue:
         return cls(
             database,
             lease_seconds=settings.lease_seconds,
+            mail_lease_seconds=settings.mail_lease_seconds,
             retry=RetryPolicy(settings.max_attempts, first_pause=settings.retry_seconds),
         )
 

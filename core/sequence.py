@@ -5,7 +5,9 @@ from typing import Any
 
 from pymongo import ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+_TRIES = 5
 
 
 async def next_number(database: AsyncDatabase[dict[str, Any]], collection: str) -> int:
@@ -13,9 +15,12 @@ async def next_number(database: AsyncDatabase[dict[str, Any]], collection: str) 
 
     Every call gives a larger number than the one before it; a caller that dies leaves a gap. A
     counter that is not there starts after the highest ``number`` of the collection.
+
+    Raises:
+        pymongo.errors.PyMongoError: the server is away, or it cannot write.
     """
     counters = database["counters"]
-    while True:
+    for _ in range(_TRIES):
         counter = await counters.find_one_and_update(
             {"_id": collection}, {"$inc": {"value": 1}}, return_document=ReturnDocument.AFTER
         )
@@ -25,3 +30,5 @@ async def next_number(database: AsyncDatabase[dict[str, Any]], collection: str) 
         last = await database[collection].find_one({}, {"number": 1}, sort=[("number", -1)])
         with contextlib.suppress(DuplicateKeyError):
             await counters.insert_one({"_id": collection, "value": last["number"] if last else 0})
+    # One of the servers hides it in this way that its disk is full.
+    raise OperationFailure(f"the counter of {collection} is there and cannot be changed")

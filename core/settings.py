@@ -264,6 +264,9 @@ class Settings(BaseSettings):
     recovery_smtp_username: str | None = Field(
         None, description="account that sends temporary passwords; without it SMTP_USERNAME does"
     )
+    mail_lease_seconds: float = Field(
+        60, description="how long a mailer that says nothing keeps an e-mail", ge=1
+    )
     mail_max_attempts: int = Field(
         30, description="temporary failures of one e-mail before it is undeliverable", ge=1
     )

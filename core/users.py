@@ -3,6 +3,7 @@
 Every method of :class:`UserRepository` is one transaction and blocks: call it from the thread pool.
 """
 
+import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,8 @@ from core.settings import Settings, SettingsError
 
 TEMPORARY_PASSWORD_LIFETIME = timedelta(minutes=30)
 
+_FIRST_VERSIONS = 2**30
+"""Leaves as many for password changes, in the 31 bits of MySQL's INTEGER."""
 _DEADLOCK_ATTEMPTS = 5
 _MYSQL_DEADLOCK = 1213
 
@@ -83,8 +86,9 @@ class User(Base):
     username: Mapped[str] = mapped_column(_exact(50))
     username_normal: Mapped[str] = mapped_column(_exact(50), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
-    token_version: Mapped[int] = mapped_column(default=1)
-    """Tokens carry it; raising it ends them all."""
+    token_version: Mapped[int] = mapped_column(default=lambda: secrets.randbelow(_FIRST_VERSIONS))
+    """Tokens carry it; raising it ends them all. It begins anywhere: when a backup is restored, ids
+    of lost accounts are given again, and their tokens must not open the new ones."""
     temporary_hash: Mapped[str | None] = mapped_column(String(255))
     temporary_until: Mapped[datetime | None] = mapped_column(DateTime)
     must_change_password: Mapped[bool] = mapped_column(default=False)
