@@ -48,7 +48,11 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=f"Consulta: {settings.course_name}",
         version=_version(),
-        description=DESCRIPTION.format(course=settings.course_name),
+        description=DESCRIPTION.format(
+            course=settings.course_name,
+            hourly=settings.questions_per_hour,
+            waiting=settings.max_waiting_per_student,
+        ),
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
