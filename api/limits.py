@@ -48,6 +48,9 @@ LOGINS = (
 _FAMILIAR = RateLimitItemPerDay(1, 30, namespace="familiar")
 """How long a place from which an account was logged into is remembered."""
 _PURGE_SECONDS = 60.0
+_BLOCKS = 20
+_MOST_NETWORKS = 10_000
+"""More than these are not remembered: each has to be counted in the database then."""
 
 METADATA = MetaData()
 """Apart from the accounts' tables, for a backup leaves counts out."""
@@ -108,6 +111,7 @@ class SqlStorage(Storage, MovingWindowSupport):
             else engine.execution_options(isolation_level="READ COMMITTED")
         )
         self._clock = clock
+        self._in_line = threading.Lock() if self._is_sqlite else contextlib.nullcontext()
         self._own = threading.local()
         self._next_purge = 0.0
 
@@ -123,7 +127,8 @@ class SqlStorage(Storage, MovingWindowSupport):
         if held is not None:
             yield held
             return
-        with self._engine.begin() as connection:
+        # SQLite lets those that wait try again at random, and some would wait for seconds.
+        with self._in_line, self._engine.begin() as connection:
             self._own.connection = connection
             try:
                 yield connection
@@ -198,7 +203,7 @@ class SqlStorage(Storage, MovingWindowSupport):
         if now < self._next_purge:
             return
         self._next_purge = now + _PURGE_SECONDS
-        with self._engine.begin() as connection:
+        with self.transaction() as connection:
             connection.execute(delete(COUNTS).where(COUNTS.c.expires < int(now * 1000)))
 
     def _milliseconds(self) -> int:
@@ -250,6 +255,8 @@ class Limits:
         self._storage = SqlStorage(engine=engine, clock=clock)
         self._moving = MovingWindowRateLimiter(self._storage)
         self._fixed = FixedWindowRateLimiter(self._storage)
+        self._blocks: dict[tuple[str, str], tuple[int, float]] = {}
+        self._blocks_lock = threading.Lock()
         self._ceilings: dict[str, RateLimitItem] = {
             "logins": RateLimitItemPerMinute(settings.address_logins_per_minute),
             "accounts": RateLimitItemPerHour(settings.address_accounts_per_hour),
@@ -258,14 +265,33 @@ class Limits:
         }
 
     def pass_ceiling(self, kind: str, network: str) -> None:
-        """Count one more request of this kind from the network address."""
+        """Count one more request of this kind from the network address.
 
-        def count() -> None:
-            item = self._ceilings[kind]
-            if not self._fixed.hit(item, kind, network):
+        A process takes a twentieth of the ceiling at a time, so that few requests cost a write; the
+        last twentieth may go to one of several processes and not be used.
+        """
+        with self._blocks_lock:
+            left, until = self._blocks.get((kind, network), (0, 0.0))
+            if left and self._clock() < until:
+                self._blocks[kind, network] = left - 1, until
+                return
+        item = self._ceilings[kind]
+        size = max(1, item.amount // _BLOCKS)
+
+        def count() -> float:
+            if not self._fixed.hit(item, kind, network, cost=size):
                 raise self._reached(self._fixed, item, kind, network)
+            return self._fixed.get_window_stats(item, kind, network).reset_time
 
-        self._run(count)
+        until = self._run(count)
+        if size == 1:
+            return
+        with self._blocks_lock:
+            if len(self._blocks) >= _MOST_NETWORKS:
+                self._blocks.clear()
+            left, last = self._blocks.get((kind, network), (0, 0.0))
+            # Two that found none left at the same time have taken one each.
+            self._blocks[kind, network] = (left if last == until else 0) + size - 1, until
 
     def take(self, item: RateLimitItem, account: str) -> None:
         """Count one more for the account."""

@@ -11,7 +11,7 @@ import pytest
 from alembic import command
 from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
-from sqlalchemy import Engine, inspect, select
+from sqlalchemy import Engine, event, inspect, select
 
 from api.limits import (
     CONFIRMATIONS,
@@ -242,6 +242,32 @@ def test_a_network_address_has_a_ceiling_of_its_own(limits: Limits, time: FakeTi
     assert refused(limits.pass_ceiling, "logins", "10.0.0.1") is None
     time.now += 3600
     assert refused(limits.pass_ceiling, "accounts", "10.0.0.1") is None
+
+
+def test_processes_share_a_ceiling_and_count_it_in_blocks(engine: Engine, time: FakeTime) -> None:
+    settings = Settings(address_questions_per_hour=100)
+    limits, other = (Limits(engine, settings, clock=time) for _ in range(2))
+    statements = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("UPDATE rate_limits"):
+            statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    taken = 0
+    while refused(limits.pass_ceiling, "questions", "10.0.0.1") is None:
+        taken += 1
+        taken += refused(other.pass_ceiling, "questions", "10.0.0.1") is None
+    assert 95 <= taken <= 100
+    assert len(statements) <= 22
+    assert refused(limits.pass_ceiling, "questions", "10.0.0.2") is None
+    time.now += 3600
+    assert refused(limits.pass_ceiling, "questions", "10.0.0.1") is None
+
+
+def test_threads_at_the_same_time_pass_no_more_than_the_ceiling(limits: Limits) -> None:
+    results = at_once(20, lambda _: refused(limits.pass_ceiling, "logins", "10.0.0.1"))
+    assert results.count(None) == 10
 
 
 @pytest.mark.parametrize("seconds", [-600, -86_400])
