@@ -394,6 +394,9 @@ class QuestionQueue:
             asked["earlier"] = asdict(Exchange(follows.input, follows.answer.text))
         if most_waiting is most_hourly is most_mailed is None:
             return await self._store(asked)
+        is_new = idempotency_key is None
+        if is_new and most_waiting is not None and await self.waiting(user_id) >= most_waiting:
+            raise TooManyWaitingError  # Without a turn: who asks too much costs no write.
         async with turn(self._database, f"user:{user_id}", self._clock):
             # The same request twice: the first one was stored while this one waited.
             if idempotency_key and (known := await self._known(dedupe, input)):
