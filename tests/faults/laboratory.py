@@ -298,6 +298,8 @@ def laboratory(
             "LEASE_SECONDS": "5",
             "MAIL_LEASE_SECONDS": "5",
             "MAX_WAITING_PER_STUDENT": "100000",
+            "QUESTIONS_PER_HOUR": "100000",
+            "ADDRESS_QUESTIONS_PER_HOUR": "100000",
             **environment,
         }
         lab = Laboratory(

@@ -166,6 +166,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
                     "MONGO_DB_NAME": f"test_{os.urandom(6).hex()}",
                     "DATABASE_URL": users_url,
                     "SECRET_KEY": SECRET_KEY,
+                    "ADDRESS_ACCOUNTS_PER_HOUR": "100000",
+                    "ADDRESS_LOGINS_PER_MINUTE": "100000",
+                    "ADDRESS_QUESTIONS_PER_HOUR": "100000",
                     "INDEX_LOCATION": str(folder / "index"),
                 },
             )
