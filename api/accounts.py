@@ -2,11 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import OAuth2PasswordRequestForm
 
 from api import errors
@@ -14,12 +18,17 @@ from api.confirmation import send_confirmation
 from api.deps import (
     AnyoneLoggedIn,
     HashingDep,
+    LimitsDep,
     MailsDep,
+    Network,
     Resources,
     ResourcesDep,
     UsersDep,
+    ceiling,
 )
+from api.limits import RECOVERIES, LimitReachedError, Limits
 from api.pages import language_of
+from api.passwords import is_own_name
 from api.schemas import (
     LONGEST_EMAIL,
     LONGEST_PASSWORD,
@@ -29,11 +38,10 @@ from api.schemas import (
     Message,
     NewUser,
     Token,
-    is_own_name,
 )
 from core.domains import is_within
 from core.mails import MailKind
-from core.security import create_access_token
+from core.security import create_access_token, may_be_temporary
 from core.users import (
     TEMPORARY_PASSWORD_LIFETIME,
     EmailTakenError,
@@ -55,6 +63,41 @@ RECOVERY_MESSAGES = {
 
 logger = structlog.get_logger()
 
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A password that somebody says is an account's, and the network address he is at."""
+
+    account: str
+    network: str
+    password: str
+
+    async def judged_by(
+        self, limits: Limits, check: Callable[..., Awaitable[User | None]]
+    ) -> User | None:
+        """What ``check`` gives, unless the account is guessed at too fast.
+
+        Then a temporary password is checked all the same, with ``only_temporary``: its 81 bits are
+        not guessed, and whoever guesses must not keep the student out.
+
+        Raises:
+            errors.TooManyLoginsError: too fast, and no temporary password.
+        """
+        try:
+            attempt = await run_in_threadpool(limits.begin_login, self.account, self.network)
+        except LimitReachedError as reached:
+            may_enter = may_be_temporary(self.password)
+            user = await check(only_temporary=True) if may_enter else None
+            if user is None:
+                raise errors.TooManyLoginsError(reached.seconds) from None
+            await run_in_threadpool(limits.remember, self.account, self.network)
+            return user
+        user = await check()
+        if user is not None:
+            await run_in_threadpool(limits.login_succeeded, attempt)
+        return user
+
+
 router = APIRouter(tags=["Accounts"])
 
 
@@ -62,8 +105,10 @@ router = APIRouter(tags=["Accounts"])
     "/user",
     status_code=201,
     summary="Register",
+    dependencies=[ceiling("accounts")],
     responses=errors.responses(
         *errors.BODY,
+        errors.BusyNetworkError,
         errors.EmailDomainNotAllowedError,
         errors.EmailTakenError,
         errors.UsernameTakenError,
@@ -100,28 +145,38 @@ async def register(
 @router.post(
     "/login",
     summary="Log in (the Authorize button does it)",
+    dependencies=[ceiling("logins")],
     responses=errors.responses(
         *errors.BODY,
+        errors.BusyNetworkError,
+        errors.TooManyLoginsError,
         errors.WrongCredentialsError,
         errors.TemporaryPasswordAlreadyUsedError,
         errors.UnavailableError,
     ),
 )
 async def login(
+    *,
     form: Annotated[OAuth2PasswordRequestForm, Depends()],
     resources: ResourcesDep,
     users: UsersDep,
     hashing: HashingDep,
+    limits: LimitsDep,
+    network: Network,
 ) -> Token:
     """Exchanges user name (or e-mail address) and password for a token.
 
-    On this page you need not call it: press **Authorize** at the top.
+    On this page you need not call it: press **Authorize** at the top. After five wrong passwords
+    within a minute there is a pause, which grows; a temporary password works all the same.
     """
-    if len(form.username) > LONGEST_EMAIL or len(form.password) > LONGEST_PASSWORD:
+    name, password = form.username.strip(), form.password
+    if len(form.username) > LONGEST_EMAIL or len(password) > LONGEST_PASSWORD:
         # Nobody can have registered these, so the reply may come without hashing anything.
         raise errors.WrongCredentialsError
+    known = await run_in_threadpool(users.find, name)
+    guess = Guess(_account(known) if known else f"name:{normal_form(name)}", network, password)
     try:
-        user = await hashing(users.authenticate, form.username.strip(), form.password)
+        user = await guess.judged_by(limits, partial(hashing, users.authenticate, name, password))
     except TemporaryPasswordUsedError:
         raise errors.TemporaryPasswordAlreadyUsedError from None
     if user is None:
@@ -133,46 +188,55 @@ async def login(
     "/auth/forgot-password",
     status_code=202,
     summary="Forgot your password?",
-    responses=errors.responses(*errors.BODY, errors.UnavailableError),
+    dependencies=[ceiling("recoveries")],
+    responses=errors.responses(
+        *errors.BODY,
+        errors.BusyNetworkError,
+        errors.TooManyMailsError,
+        errors.UnavailableError,
+    ),
 )
 async def forgot_password(
+    *,
     forgotten: ForgotPassword,
     resources: ResourcesDep,
     users: UsersDep,
     mails: MailsDep,
     hashing: HashingDep,
+    limits: LimitsDep,
 ) -> Message:
     """Sends a temporary password to the address, if it has an account; the reply does not tell.
 
     It works once, within 30 minutes, and must be changed after logging in. The old password goes
-    on working until then. At most three are sent to one address within an hour.
+    on working until then. An address may be named three times within an hour.
     """
     start = time.monotonic()
     # Asked for every address, or a queue that is away would tell which have accounts.
     await resources.database.command("ping")
     account = normal_form(forgotten.email)
-    # Taken before the work, or requests at the same time would all find one left.
-    if resources.recovery.take(account):
-        is_sent = False
-        try:
-            temporary = await hashing(users.issue_temporary_password, forgotten.email)
-            if temporary is not None:
-                minutes = TEMPORARY_PASSWORD_LIFETIME // timedelta(minutes=1)
-                await mails.enqueue(
-                    MailKind.TEMPORARY_PASSWORD,
-                    email=temporary.email,
-                    language=forgotten.language,
-                    values={
-                        "username": temporary.username,
-                        "password": temporary.password,
-                        "minutes": str(minutes),
-                        "expires": temporary.expires.isoformat(),
-                    },
-                )
-                is_sent = True
-        finally:
-            if not is_sent:
-                resources.recovery.give_back(account)
+    try:
+        # Whether it has an account or not, and before the work: requests at the same time count.
+        await run_in_threadpool(limits.take, RECOVERIES, account)
+    except LimitReachedError as reached:
+        raise errors.TooManyMailsError(reached.seconds) from None
+    try:
+        temporary = await hashing(users.issue_temporary_password, forgotten.email)
+        if temporary is not None:
+            minutes = TEMPORARY_PASSWORD_LIFETIME // timedelta(minutes=1)
+            await mails.enqueue(
+                MailKind.TEMPORARY_PASSWORD,
+                email=temporary.email,
+                language=forgotten.language,
+                values={
+                    "username": temporary.username,
+                    "password": temporary.password,
+                    "minutes": str(minutes),
+                    "expires": temporary.expires.isoformat(),
+                },
+            )
+    except errors.DATABASE_ERRORS:
+        await run_in_threadpool(limits.give_back, RECOVERIES, account)
+        raise
     taken = time.monotonic() - start
     await asyncio.sleep(RECOVERY_SECONDS - taken % RECOVERY_SECONDS)
     return Message(message=RECOVERY_MESSAGES[forgotten.language])
@@ -184,16 +248,20 @@ async def forgot_password(
     responses=errors.responses(
         *errors.BODY,
         errors.NotLoggedInError,
+        errors.TooManyLoginsError,
         errors.WrongOldPasswordError,
         errors.UnavailableError,
     ),
 )
 async def change_password(
+    *,
     change: ChangePassword,
     user: AnyoneLoggedIn,
     resources: ResourcesDep,
     users: UsersDep,
     hashing: HashingDep,
+    limits: LimitsDep,
+    network: Network,
 ) -> Token:
     """Replaces your password and ends every older login.
 
@@ -201,12 +269,22 @@ async def change_password(
     """
     if is_own_name(change.new_password, user.username, user.email):
         raise errors.InvalidInputError.of("new_password", "password_is_name")
-    changed = await hashing(
-        users.change_password, user.id, change.old_password, change.new_password
-    )
+
+    async def check(*, only_temporary: bool = False) -> User | None:
+        if only_temporary and not user.must_change_password:
+            return None
+        return await hashing(
+            users.change_password, user.id, change.old_password, change.new_password
+        )
+
+    changed = await Guess(_account(user), network, change.old_password).judged_by(limits, check)
     if changed is None:
         raise errors.WrongOldPasswordError
     return _token(changed, resources)
+
+
+def _account(user: User) -> str:
+    return f"id:{user.id}"
 
 
 def _token(user: User, resources: Resources) -> Token:

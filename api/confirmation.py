@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api import errors
-from api.deps import CurrentUser, Resources, ResourcesDep, UsersDep
+from api.deps import CurrentUser, LimitsDep, Resources, ResourcesDep, UsersDep
+from api.limits import CONFIRMATIONS, LimitReachedError
 from api.pages import Button, PageRoute, language_of, page
 from api.schemas import Message
 from core.links import LIFETIMES, ExpiredLinkError, InvalidLinkError, LinkPurpose
@@ -48,19 +49,23 @@ pages = APIRouter(route_class=PageRoute, include_in_schema=False)
     summary="Confirm your address: send the link again",
     responses=errors.responses(*errors.STUDENT, errors.TooManyMailsError),
 )
-async def send_again(user: CurrentUser, request: Request, resources: ResourcesDep) -> Message:
+async def send_again(
+    user: CurrentUser, request: Request, resources: ResourcesDep, limits: LimitsDep
+) -> Message:
     """Sends the e-mail with the confirmation link to your address, three times an hour at most."""
     language = language_of(request, resources.settings)
     is_dead = await resources.suppressions.reason(user.email) is not None
     if user.confirmed is not None and not is_dead:
         return Message(message=_CONFIRMED[language])
     account = normal_form(user.email)
-    if not resources.confirmations.take(account):
-        raise errors.TooManyMailsError
+    try:
+        await run_in_threadpool(limits.take, CONFIRMATIONS, account)
+    except LimitReachedError as reached:
+        raise errors.TooManyMailsError(reached.seconds) from None
     try:
         await send_confirmation(resources, user, language)
     except errors.DATABASE_ERRORS:
-        resources.confirmations.give_back(account)
+        await run_in_threadpool(limits.give_back, CONFIRMATIONS, account)
         raise
     return Message(message=_SENT[language])
 

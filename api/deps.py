@@ -15,13 +15,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2Pas
 from pymongo.asynchronous.database import AsyncDatabase
 
 from api.errors import (
+    BusyNetworkError,
     NotAWorkerError,
     NotLoggedInError,
     PasswordChangeRequiredError,
     UnavailableError,
     UnconfirmedEmailError,
 )
-from api.limits import MailLimit
+from api.limits import LimitReachedError, Limits, network_of
 from core.links import Links
 from core.mails import AccountMails
 from core.questions import QuestionQueue
@@ -59,11 +60,10 @@ class Resources:
     queue: QuestionQueue
     mails: AccountMails
     users: UserRepository
+    limits: Limits
     links: Links
     suppressions: Suppressions
     hashing: Hashing = field(default_factory=Hashing)
-    recovery: MailLimit = field(default_factory=MailLimit)
-    confirmations: MailLimit = field(default_factory=MailLimit)
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the users' database has its tables."""
 
@@ -98,11 +98,37 @@ async def _users(resources: ResourcesDep) -> UserRepository:
     return resources.users
 
 
+async def _limits(resources: ResourcesDep) -> Limits:
+    if not resources.migrated.is_set():
+        raise UnavailableError
+    return resources.limits
+
+
+async def _network(request: Request) -> str:
+    return network_of(request.client.host if request.client else None)
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 QueueDep = Annotated[QuestionQueue, Depends(_queue)]
 MailsDep = Annotated[AccountMails, Depends(_mails)]
 HashingDep = Annotated[Hashing, Depends(_hashing)]
 UsersDep = Annotated[UserRepository, Depends(_users)]
+LimitsDep = Annotated[Limits, Depends(_limits)]
+Network = Annotated[str, Depends(_network)]
+"""The network address that the request came from."""
+
+
+def ceiling(kind: str) -> Any:
+    """A dependency: the network address has not sent too many requests of this kind."""
+
+    async def check(limits: LimitsDep, network: Network) -> None:
+        try:
+            await run_in_threadpool(limits.pass_ceiling, kind, network)
+        except LimitReachedError as reached:
+            raise BusyNetworkError(reached.seconds) from None
+
+    return Depends(check)
+
 
 _student_token = OAuth2PasswordBearer(
     tokenUrl="login",

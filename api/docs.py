@@ -28,7 +28,8 @@ documentos del curso en las que se apoya. No hace falta esperar aquí.
 2. **Identifícate**: pulsa *Authorize*, escribe tu usuario (o correo) y tu contraseña, y otra vez
    *Authorize*.
 3. **Pregunta**: abre `POST /questions` («Input Prompt»), escribe tu pregunta entre las comillas y
-   pulsa *Execute*. El código 202 significa que está guardada.
+   pulsa *Execute*. El código 202 significa que está guardada. Puedes hacer {hourly} preguntas por
+   hora y tener {waiting} sin respuesta; el código 429 dice cuándo puedes seguir.
 
 ---
 
@@ -40,7 +41,8 @@ documents that it rests on. There is no need to wait here.
 2. **Authorise**: press *Authorize*, type your user name (or e-mail address) and your password, and
    press *Authorize* again.
 3. **Ask**: open `POST /questions` ("Input Prompt"), type your question between the quotation marks
-   and press *Execute*. The code 202 means that it is stored.
+   and press *Execute*. The code 202 means that it is stored. You may ask {hourly} questions an
+   hour and have {waiting} without an answer; the code 429 says when you may go on.
 """
 
 TAGS = [

@@ -1,5 +1,6 @@
 """Errors: each class knows its status and its sentence; all replies are RFC 9457 problems."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -14,8 +15,6 @@ from pymongo.errors import ConnectionFailure, PyMongoError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-
-from api.limits import MAILS_PER_HOUR
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -158,8 +157,12 @@ FIELD_PROBLEMS: dict[str, tuple[str, str]] = {
         "necesita algo más que espacios",
     ),
     "password_is_name": (
-        "must not be your user name or your e-mail address",
-        "no puede ser tu nombre de usuario ni tu correo",
+        "must not be made of your user name or your e-mail address",
+        "no puede estar hecha con tu nombre de usuario o tu correo",
+    ),
+    "password_common": (
+        "is one of the most common passwords, which are tried first: a short sentence is safe",
+        "es de las contraseñas más comunes, las primeras que se prueban: usa una frase corta",
     ),
     "password_unchanged": ("must differ from the old one", "debe ser distinta de la anterior"),
     "passwords_differ": ("must equal new_password", "debe ser igual a new_password"),
@@ -213,6 +216,108 @@ def _field(location: Sequence[str | int]) -> str:
     # ("body", "sources", 0, "page"); an unknown field's name is the sender's and may be anything.
     name = ".".join(map(str, location[1:])) or str(location[0])
     return name.encode("ascii", "backslashreplace").decode()[:80]
+
+
+# What came too often.
+
+
+def _in_words(seconds: int) -> tuple[str, str]:
+    """A waiting time in English and in Spanish, rounded up."""
+    for length, english, spanish in ((3600, "hour", "hora"), (60, "minute", "minuto")):
+        if seconds > length:
+            count = math.ceil(seconds / length)
+            return f"{count} {english}s", f"{count} {spanish}s"
+        if seconds == length:
+            return f"1 {english}", f"1 {spanish}"
+    plural = "" if seconds == 1 else "s"
+    return f"{seconds} second{plural}", f"{seconds} segundo{plural}"
+
+
+class TooManyRequestsError(ApiError):
+    """Enough for now; the sentence says when there may be more, and so does ``Retry-After``."""
+
+    status = 429
+
+    def __init__(self, seconds: float = 60, **values: Any) -> None:
+        self._seconds = max(1, math.ceil(seconds))
+        super().__init__(headers={"Retry-After": str(self._seconds)}, **values)
+
+    def problem(self, *, spanish: bool = False) -> dict[str, Any]:
+        """The reply's body."""
+        self.values = {**self.values, "when": _in_words(self._seconds)[spanish]}
+        return super().problem(spanish=spanish)
+
+
+class TooManyLoginsError(TooManyRequestsError):
+    """Wrong passwords for one account, or a name that nobody has: both alike."""
+
+    title = "Too many logins"
+    sentence = (
+        "Too many wrong passwords: try again in {when}. "
+        "A temporary password from POST /auth/forgot-password works at once."
+    )
+    sentence_es = (
+        "Demasiadas contraseñas erróneas: repite dentro de {when}. "
+        "Una contraseña temporal de POST /auth/forgot-password sirve enseguida."
+    )
+
+    def problem(self, *, spanish: bool = False) -> dict[str, Any]:
+        """With what Swagger's Authorize dialog shows."""
+        problem = super().problem(spanish=spanish)
+        return {**problem, "error": "slow_down", "error_description": problem["detail"]}
+
+
+class TooManyMailsError(TooManyRequestsError):
+    """Enough mails of one kind within an hour."""
+
+    title = "Too many mails"
+    sentence = (
+        "This mail was asked for {limit} times within an hour: look into the spam folder, "
+        "or try again in {when}."
+    )
+    sentence_es = (
+        "Este correo ya se ha pedido {limit} veces en una hora: mira en la carpeta de spam, "
+        "o repite dentro de {when}."
+    )
+
+    def __init__(self, seconds: float = 3600, limit: int = 3) -> None:
+        super().__init__(seconds, limit=limit)
+
+
+class TooManyQuestionsError(TooManyRequestsError):
+    """Too many unanswered questions of one student."""
+
+    title = "Too many questions waiting"
+    sentence = (
+        "You have {limit} questions without an answer, the most there may be: "
+        "ask again when one is answered, in about {when}."
+    )
+    sentence_es = (
+        "Tienes {limit} preguntas sin respuesta, el máximo: "
+        "pregunta cuando llegue alguna, dentro de unos {when}."
+    )
+
+    def __init__(self, seconds: float = 60, limit: int = 10) -> None:
+        super().__init__(seconds, limit=limit)
+
+
+class TooManyQuestionsThisHourError(TooManyRequestsError):
+    """One student has asked enough within an hour."""
+
+    title = "Too many questions within an hour"
+    sentence = "You have asked {limit} questions within an hour, the most: again in {when}."
+    sentence_es = "Has hecho {limit} preguntas en una hora, el máximo: repite dentro de {when}."
+
+    def __init__(self, seconds: float = 3600, limit: int = 30) -> None:
+        super().__init__(seconds, limit=limit)
+
+
+class BusyNetworkError(TooManyRequestsError):
+    """Too much from one network address, whoever it is."""
+
+    title = "Too many requests from one address"
+    sentence = "Too many requests come from your network address: try again in {when}."
+    sentence_es = "Llegan demasiadas peticiones desde tu red: repite dentro de {when}."
 
 
 # Who may call.
@@ -335,25 +440,6 @@ class UnconfirmedEmailError(ApiError):
     )
 
 
-class TooManyMailsError(ApiError):
-    """Enough mails of one kind within an hour."""
-
-    status = 429
-    title = "Too many mails"
-    sentence = (
-        "This mail was sent {limit} times within an hour: look into the spam folder, "
-        "or try again later."
-    )
-    sentence_es = (
-        "Este correo ya se ha enviado {limit} veces en una hora: mira en la carpeta de spam, "
-        "o repite más tarde."
-    )
-    headers_always: ClassVar = {"Retry-After": "3600"}
-
-    def __init__(self, limit: int = MAILS_PER_HOUR) -> None:
-        super().__init__(limit=limit)
-
-
 class BrokenLinkError(ApiError):
     """A link from an e-mail that is not whole, or whose account or answer is not there any more."""
 
@@ -431,19 +517,6 @@ class IdempotencyKeyReusedError(ApiError):
     title = "Idempotency key reused"
     sentence = "This Idempotency-Key belongs to another question of yours: send a new key."
     sentence_es = "Esta Idempotency-Key ya es de otra pregunta tuya: envía una clave nueva."
-
-
-class TooManyQuestionsError(ApiError):
-    """Too many unanswered questions of one student."""
-
-    status = 429
-    title = "Too many questions waiting"
-    sentence = "You have {limit} questions without an answer: wait until some are answered."
-    sentence_es = "Tienes {limit} preguntas sin respuesta: espera a que lleguen algunas respuestas."
-    headers_always: ClassVar = {"Retry-After": "60"}
-
-    def __init__(self, limit: int = 200) -> None:
-        super().__init__(limit=limit)
 
 
 class ClaimLostError(ApiError):
@@ -542,9 +615,7 @@ def responses(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI description of the errors a route may reply with, each with an example."""
     documented: dict[int | str, dict[str, Any]] = {}
     for error in sorted(errors, key=lambda e: e.status):
-        example = (
-            InvalidInputError.of("input", "missing") if error is InvalidInputError else error()
-        )
+        shown = InvalidInputError.of("input", "missing") if error is InvalidInputError else error()
         reply = documented.setdefault(
             error.status,
             {
@@ -557,9 +628,16 @@ def responses(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
                 },
             },
         )
+        if "Retry-After" in (shown.headers or {}):
+            reply["headers"] = {
+                "Retry-After": {
+                    "description": "Seconds to wait before the next try",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
         if error.title not in reply["description"]:
             reply["description"] += f"; or: {error.title}"
-        reply["content"][MEDIA_TYPE]["examples"][error.title] = {"value": example.problem()}
+        reply["content"][MEDIA_TYPE]["examples"][error.title] = {"value": shown.problem()}
     return documented
 
 

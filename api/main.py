@@ -10,11 +10,13 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import accounts, claims, confirmation, feedback, questions, status
 from api.deps import Resources
 from api.docs import DESCRIPTION, TAGS, add_docs
 from api.errors import DATABASE_ERRORS, add_handlers, describe_fault
+from api.limits import Limits
 from api.middleware import AccessLog, BodyLimit, SecurityHeaders
 from api.migrations import migrate
 from core.links import Links
@@ -22,6 +24,7 @@ from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
 from core.questions import QuestionQueue
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
@@ -45,7 +48,11 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=f"Consulta: {settings.course_name}",
         version=_version(),
-        description=DESCRIPTION.format(course=settings.course_name),
+        description=DESCRIPTION.format(
+            course=settings.course_name,
+            hourly=settings.questions_per_hour,
+            waiting=settings.max_waiting_per_student,
+        ),
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
@@ -60,6 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     return app
 
 
@@ -73,7 +82,7 @@ def run(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=False,  # The application does it, for the proxies that it trusts.
         ws="none",
         timeout_graceful_shutdown=STOP_SECONDS,
     )
@@ -93,6 +102,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 queue=QuestionQueue.from_settings(database, settings),
                 mails=AccountMails(database),
                 users=UserRepository(engine),
+                limits=Limits(engine, settings),
                 links=Links(settings),
                 suppressions=Suppressions(database),
             )
@@ -103,6 +113,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 resources.migrated.set()
 
             async def prepare_queue() -> None:
+                await RestoreMark(database).refuse()
                 await resources.queue.create_indexes()
                 await resources.mails.create_indexes()
 

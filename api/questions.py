@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from api import errors
-from api.deps import AskingUser, CurrentUser, QueueDep, SettingsDep
+from api.deps import AskingUser, CurrentUser, QueueDep, SettingsDep, ceiling
 from api.schemas import (
     LARGEST_NUMBER,
     AcceptedQuestion,
@@ -24,10 +24,14 @@ from core.questions import (
     IdempotencyConflictError,
     Question,
     QuestionQueue,
+    TooManyHourlyError,
     TooManyWaitingError,
 )
 
 QuestionId = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The question's number")]
+
+UNKNOWN_PACE_SECONDS = 60.0
+"""After how long to try again where nothing was answered yet."""
 
 router = APIRouter(tags=["Questions"])
 
@@ -36,6 +40,7 @@ router = APIRouter(tags=["Questions"])
     "/questions",
     status_code=202,
     summary="Input Prompt",
+    dependencies=[ceiling("questions")],
     responses={
         202: {
             "description": "Stored; the answer will come by e-mail",
@@ -52,6 +57,8 @@ router = APIRouter(tags=["Questions"])
             errors.UnconfirmedEmailError,
             errors.IdempotencyKeyReusedError,
             errors.TooManyQuestionsError,
+            errors.TooManyQuestionsThisHourError,
+            errors.BusyNetworkError,
         ),
     },
 )
@@ -77,17 +84,22 @@ async def ask(
 
     You may close this page. The question is stored when you see the reply 202.
     """
-    limit = settings.max_waiting_per_student
     try:
         enqueued = await queue.enqueue(
             input=new.input,
             email=user.email,
             user_id=user.id,
             idempotency_key=idempotency_key,
-            most_waiting=limit,
+            most_waiting=settings.max_waiting_per_student,
+            most_hourly=settings.questions_per_hour,
         )
     except TooManyWaitingError:
-        raise errors.TooManyQuestionsError(limit) from None
+        raise errors.TooManyQuestionsError(
+            await _seconds_until_an_answer(queue, user.id), settings.max_waiting_per_student
+        ) from None
+    except TooManyHourlyError as error:
+        seconds = (error.until - datetime.now(UTC)).total_seconds()
+        raise errors.TooManyQuestionsThisHourError(seconds, settings.questions_per_hour) from None
     except IdempotencyConflictError:
         raise errors.IdempotencyKeyReusedError from None
     question = enqueued.question
@@ -149,6 +161,13 @@ async def my_question(id: QuestionId, user: CurrentUser, queue: QueueDep) -> Que
         **await _expectation(queue, question),
         answer=_shown(question.answer) if question.answer else None,
     )
+
+
+async def _seconds_until_an_answer(queue: QuestionQueue, user_id: int) -> float:
+    oldest = await queue.oldest_waiting(user_id)
+    place = await queue.place(oldest) if oldest else 0
+    seconds = (await queue.pace()).expected_seconds(place)
+    return UNKNOWN_PACE_SECONDS if seconds is None else seconds
 
 
 async def _expectation(queue: QuestionQueue, question: Question) -> dict[str, Any]:

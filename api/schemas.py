@@ -17,8 +17,9 @@ from pydantic import (
 )
 
 from api.errors import invalid
+from api.passwords import is_common, is_own_name
 from core.questions import LONGEST_QUESTION, Outcome, Question, QuestionState, Source
-from core.users import User, normal_form
+from core.users import User
 
 LARGEST_NUMBER = 2**53 - 1
 """The largest whole number that every client can hold."""
@@ -52,6 +53,8 @@ def _password(value: str) -> str:
         raise invalid("plain_text")
     if all(category[0] in "CZ" for category in categories):
         raise invalid("password_blank")
+    if is_common(value):
+        raise invalid("password_common")
     return value
 
 
@@ -112,11 +115,6 @@ NewPassword = Annotated[
     AfterValidator(_password),
 ]
 Number = Annotated[StrictInt, Field(ge=0, le=LARGEST_NUMBER)]
-
-
-def is_own_name(password: str, *names: str) -> bool:
-    """Whether the password is one of the names, whatever their capitals."""
-    return normal_form(password) in map(normal_form, names)
 
 
 class Body(BaseModel):

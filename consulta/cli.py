@@ -1,10 +1,11 @@
 """The command ``consulta``."""
 
 import asyncio
+import contextlib
 import re
 import sys
 import unicodedata
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -124,6 +125,20 @@ def _run_with_queue(command: Coroutine[Any, Any, _T]) -> _T:
             f"The queue's database does not answer or refuses ({type(error).__name__}): start the "
             "service with `consulta up`, or check MONGO_URL or the MONGO_ settings."
         )
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    from consulta.backup.command import BackupError
+    from consulta.stack import StackError
+    from core.settings import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        _fail(error, 2)
+    except (BackupError, StackError) as error:
+        _fail(error)
 
 
 @app.command(rich_help_panel=RUN)
@@ -323,6 +338,53 @@ def export(
     except OSError as error:
         _fail(f"{output or 'The output'} cannot be written ({error.strerror}): use another file.")
     errors.print(f"Questions exported: {count}.", highlight=False)
+
+
+@app.command(rich_help_panel=STAFF)
+def backup(
+    file: Annotated[
+        Path, typer.Argument(help="File to write; - is the standard output.", show_default=False)
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Put it in the place of a file that exists.")
+    ] = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Copy users, questions and settings to a file.
+
+    Nothing has to be stopped. The file holds personal data and password hashes, and neither
+    secrets nor the course's documents; `restore` reads it on any kind of database.
+    """
+    from consulta.backup.command import STREAM, back_up
+    from consulta.backup.place import open_place
+
+    with _one_sentence(), open_place(data) as place:
+        show = errors if file == STREAM else terminal
+        _run_with_queue(back_up(show, place, file, overwrite=overwrite))
+
+
+@app.command(rich_help_panel=STAFF)
+def restore(
+    file: Annotated[
+        Path,
+        typer.Argument(help="What `backup` wrote; - is the standard input.", show_default=False),
+    ],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete the accounts and questions that are here.")
+    ] = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Bring users, questions and settings back from a file.
+
+    Stop the service before. The databases may be of another kind than those of the backup: this is
+    also how a course moves from a laptop to a server. An interrupted restore is done anew by the
+    next one.
+    """
+    from consulta.backup.command import restore as run
+    from consulta.backup.place import open_place
+
+    with _one_sentence(), open_place(data, restoring=True) as place:
+        _run_with_queue(run(terminal, place, file, replace=replace))
 
 
 @app.command(rich_help_panel=STAFF)

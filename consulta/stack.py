@@ -42,6 +42,9 @@ STOP_SECONDS = 45
 
 QUEUE_PORT = 27117
 
+SECRET_KEY_FILE = "secret_key"
+"""In the data folder, made at the first start."""
+
 BUNDLED_MODEL = "smollm2"
 BUNDLED_CONTEXT = "4096"
 """Tokens."""
@@ -149,6 +152,63 @@ def exclusive(data: Path) -> Iterator[None]:
         yield
 
 
+def is_running(data: Path) -> bool:
+    """Whether a stack holds the data folder."""
+    if not (data / "up.lock").exists():
+        return False
+    try:
+        with exclusive(data):
+            return False
+    except StackError:
+        return True
+
+
+@contextlib.contextmanager
+def databases(data: Path) -> Iterator[dict[str, str]]:
+    """Only the databases of a data folder that is held; gives the settings that lead to them.
+
+    Raises:
+        StackError: the folder cannot be used, or the queue's database did not start.
+    """
+    data = data.absolute()
+    with _usable(data):
+        for folder in (data / "log", data / "queue"):
+            folder.mkdir(parents=True, exist_ok=True)
+        data.chmod(0o700)
+        log = (data / "log" / "queue.log").open("ab")
+    port = _free_port()
+    with log:
+        # Not in the terminal's process group: it must outlive the Ctrl-C that ends us.
+        queue = subprocess.Popen(
+            [*_die_with_parent(), *_queue_command(data, port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not _is_listening(port):
+            if queue.poll() is not None or time.monotonic() > deadline:
+                raise StackError(f"The queue's database did not start: {log.name} says why.")
+            time.sleep(0.05)
+        yield _database_settings(data, port)
+    finally:
+        queue.terminate()
+        try:
+            queue.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            queue.kill()
+            queue.wait()
+
+
+def _database_settings(data: Path, queue_port: int) -> dict[str, str]:
+    return {
+        "DATABASE_URL": f"sqlite:///{data / 'users.sqlite'}",
+        "MONGO_URL": f"mongodb://127.0.0.1:{queue_port}/?directConnection=true",
+    }
+
+
 @contextlib.contextmanager
 def _usable(data: Path) -> Iterator[None]:
     try:
@@ -199,12 +259,11 @@ def write_environment(layout: Layout, settings: "Settings", model: Model) -> dic
         passwords,
         json.dumps(dict.fromkeys(("forgot_password", "smtp_password", "imap_password"), "")),
     )
-    secret = data / "secret_key"
+    secret = data / SECRET_KEY_FILE
     if not secret.exists():
         _write_private(secret, secrets.token_hex(32))
     environment = {
-        "DATABASE_URL": f"sqlite:///{data / 'users.sqlite'}",
-        "MONGO_URL": f"mongodb://127.0.0.1:{layout.queue_port}/?directConnection=true",
+        **_database_settings(data, layout.queue_port),
         "SECRET_KEY": secret.read_text().strip(),
         "API_HOST": "127.0.0.1",
         "API_PORT": str(layout.api_port),
@@ -349,15 +408,8 @@ def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigPa
         # Said outright, or supervisord warns about it at each start.
         config["supervisord"]["user"] = "root"
     python, consulta = sys.executable, [sys.executable, "-m", "consulta"]
-    pid_file = layout.data / "queue.pid"
-    nx_27017 = [
-        *(_script("nx-27017"), "--data-dir", str(layout.data / "queue")),
-        *("-p", str(layout.queue_port), "--pid-file", str(pid_file)),
-    ]
     programs: dict[str, list[str]] = {
-        # A process id file left by a kill may name a stranger's process after a reboot, and
-        # nx-27017 would refuse to start; we hold the lock that it stands for.
-        "queue": ["sh", "-c", 'rm -f "$0"; exec "$@"', str(pid_file), *nx_27017],
+        "queue": _queue_command(layout.data, layout.queue_port),
         "mailbox": [
             *consulta,
             *("mailbox", "--maildir", str(layout.data / "mail")),
@@ -396,6 +448,17 @@ def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigPa
     return config
 
 
+def _queue_command(data: Path, port: int) -> list[str]:
+    pid_file = data / "queue.pid"
+    nx_27017 = [
+        *(_script("nx-27017"), "--data-dir", str(data / "queue")),
+        *("-p", str(port), "--pid-file", str(pid_file)),
+    ]
+    # A process id file left by a kill may name a stranger's process after a reboot, and nx-27017
+    # would refuse to start; we hold the lock that it stands for.
+    return ["sh", "-c", 'rm -f "$0"; exec "$@"', str(pid_file), *nx_27017]
+
+
 def _die_with_parent() -> list[str]:
     # From util-linux, on every Debian and Ubuntu.
     return [shutil.which("setpriv") or "setpriv", "--pdeathsig", "TERM", "--"]
@@ -432,6 +495,14 @@ def _write_private(file: Path, text: str) -> None:
     file.touch(mode=0o600)
     file.chmod(0o600)
     file.write_text(text)
+
+
+def _is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -11,7 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from core.clock import Clock, as_datetime, milliseconds, system_clock
-from core.outbox import Outbox
+from core.outbox import MAIL_LEASE_SECONDS, Outbox
 from core.questions import Thread
 from core.sequence import next_number
 
@@ -72,11 +72,17 @@ class AccountMails:
         pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
     """
 
-    def __init__(self, database: AsyncDatabase[Document], *, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        database: AsyncDatabase[Document],
+        *,
+        lease_seconds: float = MAIL_LEASE_SECONDS,
+        clock: Clock = system_clock,
+    ) -> None:
         self._database = database
         self._mails = database["mails"]
         self._clock = clock
-        self.outbox = Outbox(self._mails, clock=clock)
+        self.outbox = Outbox(self._mails, lease_seconds=lease_seconds, clock=clock)
 
     async def create_indexes(self) -> None:
         """Create the indexes of every verb; nothing happens where they exist."""

@@ -38,9 +38,14 @@ class Outbox:
     """
 
     def __init__(
-        self, collection: AsyncCollection[Document], *, clock: Clock = system_clock
+        self,
+        collection: AsyncCollection[Document],
+        *,
+        lease_seconds: float = MAIL_LEASE_SECONDS,
+        clock: Clock = system_clock,
     ) -> None:
         self._collection = collection
+        self.lease_seconds = lease_seconds
         self._clock = clock
 
     @staticmethod
@@ -130,7 +135,7 @@ class Outbox:
         return result.matched_count == 1
 
     def _lease_end(self) -> int:
-        return milliseconds(self._clock() + timedelta(seconds=MAIL_LEASE_SECONDS))
+        return milliseconds(self._clock() + timedelta(seconds=self.lease_seconds))
 
     @staticmethod
     def _final(status: MailStatus) -> Document:

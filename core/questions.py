@@ -21,9 +21,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
-from core.outbox import MailStatus, Outbox
+from core.outbox import MAIL_LEASE_SECONDS, MailStatus, Outbox
 from core.sequence import next_number
 from core.settings import Settings
+from core.turns import turn
 
 Document = dict[str, Any]
 
@@ -71,6 +72,14 @@ class IdempotencyConflictError(Exception):
 
 class TooManyWaitingError(Exception):
     """The student has as many unanswered questions as are allowed."""
+
+
+class TooManyHourlyError(Exception):
+    """The student has asked as much as is allowed in an hour; ``until`` is when there is room."""
+
+    def __init__(self, until: datetime) -> None:
+        super().__init__(f"again at {until:%H:%M:%S}")
+        self.until = until
 
 
 class TooManyMailedError(Exception):
@@ -301,6 +310,7 @@ class QuestionQueue:
         database: AsyncDatabase[Document],
         *,
         lease_seconds: float = 60.0,
+        mail_lease_seconds: float = MAIL_LEASE_SECONDS,
         retry: RetryPolicy | None = None,
         clock: Clock = system_clock,
     ) -> None:
@@ -309,7 +319,7 @@ class QuestionQueue:
         self.lease_seconds = lease_seconds
         self._retry = retry or RetryPolicy()
         self._clock = clock
-        self.outbox = Outbox(self._prompts, clock=clock)
+        self.outbox = Outbox(self._prompts, lease_seconds=mail_lease_seconds, clock=clock)
 
     @classmethod
     def from_settings(cls, database: AsyncDatabase[Document], settings: Settings) -> Self:
@@ -317,6 +327,7 @@ class QuestionQueue:
         return cls(
             database,
             lease_seconds=settings.lease_seconds,
+            mail_lease_seconds=settings.mail_lease_seconds,
             retry=RetryPolicy(settings.max_attempts, first_pause=settings.retry_seconds),
         )
 
@@ -340,11 +351,15 @@ class QuestionQueue:
         user_id: int,
         idempotency_key: str | None = None,
         most_waiting: int | None = None,
+        most_hourly: int | None = None,
         most_mailed: int | None = None,
         thread: Thread | None = None,
         follows: Question | None = None,
     ) -> Enqueued:
         """Store a question at the end of the queue.
+
+        Where there is a limit, the student's questions are stored one after the other, whichever
+        process they come to, or simultaneous ones would not count each other.
 
         Args:
             input: the question's text.
@@ -352,6 +367,7 @@ class QuestionQueue:
             user_id: the student it belongs to.
             idempotency_key: the same key of the same student again is the same question.
             most_waiting: how many unanswered questions the student may have.
+            most_hourly: how many questions the student may ask in an hour.
             most_mailed: how many questions by e-mail the student may ask in 24 hours.
             thread: the e-mail that it came by.
             follows: the answered question of the same student that it refers to; a copy of that
@@ -360,29 +376,51 @@ class QuestionQueue:
         Raises:
             IdempotencyConflictError: the key was used for another text.
             TooManyWaitingError: the student has ``most_waiting`` already.
+            TooManyHourlyError: the student has asked ``most_hourly`` already.
             TooManyMailedError: the student has asked ``most_mailed`` already.
         """
         dedupe = f"user:{user_id}:{idempotency_key}" if idempotency_key else str(uuid.uuid4())
         if idempotency_key and (known := await self._known(dedupe, input)):
             return known
-        if most_waiting is not None and await self.waiting(user_id) >= most_waiting:
-            raise TooManyWaitingError
-        if most_mailed is not None and await self._mailed(user_id) >= most_mailed:
-            raise TooManyMailedError
+        asked: Document = {
+            "input": input,
+            "email": email,
+            "user_id": user_id,
+            "dedupe": dedupe,
+            "thread": asdict(thread) if thread else None,
+        }
+        if follows is not None and follows.answer is not None:
+            asked["follows"] = follows.id
+            asked["earlier"] = asdict(Exchange(follows.input, follows.answer.text))
+        if most_waiting is most_hourly is most_mailed is None:
+            return await self._store(asked)
+        is_new = idempotency_key is None
+        if is_new and most_waiting is not None and await self.waiting(user_id) >= most_waiting:
+            raise TooManyWaitingError  # Without a turn: who asks too much costs no write.
+        async with turn(self._database, f"user:{user_id}", self._clock):
+            # The same request twice: the first one was stored while this one waited.
+            if idempotency_key and (known := await self._known(dedupe, input)):
+                return known
+            if most_waiting is not None and await self.waiting(user_id) >= most_waiting:
+                raise TooManyWaitingError
+            if most_hourly is not None:
+                await self._check_hour(user_id, most_hourly)
+            if most_mailed is not None and await self._mailed(user_id) >= most_mailed:
+                raise TooManyMailedError
+            return await self._store(asked)
+
+    async def _store(self, asked: Document) -> Enqueued:
         number = await next_number(self._database, "prompts")
         now = self._clock()
         document: Document = {
+            **asked,
             "_id": number,
             "number": number,
-            "input": input,
             "date": now,
             # The same moment as a number: pipelines of nx-27017 cannot compare dates.
             "date_ms": milliseconds(now),
             "output": None,
-            "email": email,
             "status": None,
-            "user_id": user_id,
-            "dedupe": dedupe,
             "due": milliseconds(now),
             "held": False,
             "claims": 0,
@@ -390,17 +428,13 @@ class QuestionQueue:
             "abandoned": 0,
             "language": None,
             "error": None,
-            "thread": asdict(thread) if thread else None,
             **Outbox.empty_fields(),
         }
-        if follows is not None and follows.answer is not None:
-            document["follows"] = follows.id
-            document["earlier"] = asdict(Exchange(follows.input, follows.answer.text))
         try:
             await self._prompts.insert_one(document)
         except DuplicateKeyError:
             # Two requests with one key at the same time: the other one was stored.
-            if idempotency_key and (known := await self._known(dedupe, input)):
+            if known := await self._known(asked["dedupe"], asked["input"]):
                 return known
             raise
         return Enqueued(self._question(document), created=True)
@@ -442,6 +476,22 @@ class QuestionQueue:
     async def waiting(self, user_id: int) -> int:
         """How many of the student's questions have no answer yet."""
         return await self._count({"due": {"$lt": NEVER}, "user_id": user_id})
+
+    async def oldest_waiting(self, user_id: int) -> Question | None:
+        """The student's question that is answered next; None where none waits."""
+        document = await self._prompts.find_one(
+            {"due": {"$lt": NEVER}, "user_id": user_id}, sort=[("number", 1)]
+        )
+        return self._question(document) if document else None
+
+    async def _check_hour(self, user_id: int, most: int) -> None:
+        since = self._clock() - timedelta(hours=1)
+        query = {"user_id": user_id, "date_ms": {"$gt": milliseconds(since)}}
+        if await self._count(query) < most:
+            return
+        cursor = self._prompts.find(query, {"date": 1}).sort([("number", -1)]).limit(most)
+        dates = [as_datetime(document["date"]) async for document in cursor]
+        raise TooManyHourlyError(min(dates) + timedelta(hours=1))
 
     async def _mailed(self, user_id: int) -> int:
         since = milliseconds(self._clock() - timedelta(days=1))

@@ -70,6 +70,11 @@ def temporary_password() -> str:
     return "".join(secrets.choice(_READABLE) for _ in range(_TEMPORARY_LENGTH))
 
 
+def may_be_temporary(password: str) -> bool:
+    """Whether it has the form of a temporary password."""
+    return len(password) == _TEMPORARY_LENGTH and set(password) <= set(_READABLE)
+
+
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     """What a student's token says."""

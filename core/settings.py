@@ -1,6 +1,7 @@
 """One Settings class: the environment, an optional .env file, and passwords.json."""
 
 import difflib
+import ipaddress
 import itertools
 import os
 import re
@@ -148,9 +149,35 @@ class Settings(BaseSettings):
         "them; empty: all",
     )
     max_waiting_per_student: int = Field(
-        200,
+        10,
         description="unanswered questions one student may have; more are refused with 429",
         ge=1,
+    )
+    questions_per_hour: int = Field(
+        30,
+        description="questions one student may ask within an hour, by the API and by e-mail "
+        "together; more are refused with 429",
+        ge=1,
+    )
+    address_questions_per_hour: int = Field(
+        3000,
+        description="questions from one network address within an hour; high, for a whole class "
+        "may be behind it",
+        ge=1,
+    )
+    address_logins_per_minute: int = Field(
+        300, description="logins from one network address within a minute", ge=1
+    )
+    address_accounts_per_hour: int = Field(
+        500, description="registrations from one network address within an hour", ge=1
+    )
+    address_recoveries_per_hour: int = Field(
+        200, description="forgotten passwords from one network address within an hour", ge=1
+    )
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="addresses or networks of the web servers in front, comma-separated, such as "
+        "`127.0.0.1,172.16.0.0/12`; only theirs is an `X-Forwarded-For` that counts",
     )
 
     # The course.
@@ -264,6 +291,9 @@ class Settings(BaseSettings):
     recovery_smtp_username: str | None = Field(
         None, description="account that sends temporary passwords; without it SMTP_USERNAME does"
     )
+    mail_lease_seconds: float = Field(
+        60, description="how long a mailer that says nothing keeps an e-mail", ge=1
+    )
     mail_max_attempts: int = Field(
         30, description="temporary failures of one e-mail before it is undeliverable", ge=1
     )
@@ -317,7 +347,7 @@ class Settings(BaseSettings):
         # Compose files hand unset variables over as empty strings.
         return {name: value for name, value in values.items() if value != ""}
 
-    @field_validator("llm_languages", "allowed_email_domains", mode="before")
+    @field_validator("llm_languages", "allowed_email_domains", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return _parts(value)
@@ -327,6 +357,18 @@ class Settings(BaseSettings):
     def _domains(cls, value: list[str]) -> list[str]:
         if any(not re.fullmatch(r"[^\s@*/:.]+(\.[^\s@*/:.]+)*", domain) for domain in value):
             raise ValueError("must be domains such as uni.es, without @ and without *")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError(
+                    "must be addresses such as 127.0.0.1 or networks such as 172.16.0.0/12"
+                ) from None
         return value
 
     @field_validator("brand_color")

@@ -3,6 +3,7 @@
 Every method of :class:`UserRepository` is one transaction and blocks: call it from the thread pool.
 """
 
+import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,9 @@ from core.settings import Settings, SettingsError
 
 TEMPORARY_PASSWORD_LIFETIME = timedelta(minutes=30)
 
-_DEADLOCK_ATTEMPTS = 5
+_FIRST_VERSIONS = 2**30
+"""Leaves as many for password changes, in the 31 bits of MySQL's INTEGER."""
+DEADLOCK_ATTEMPTS = 5
 _MYSQL_DEADLOCK = 1213
 
 _MYSQL_OPTIONS = {
@@ -83,8 +86,9 @@ class User(Base):
     username: Mapped[str] = mapped_column(_exact(50))
     username_normal: Mapped[str] = mapped_column(_exact(50), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
-    token_version: Mapped[int] = mapped_column(default=1)
-    """Tokens carry it; raising it ends them all."""
+    token_version: Mapped[int] = mapped_column(default=lambda: secrets.randbelow(_FIRST_VERSIONS))
+    """Tokens carry it; raising it ends them all. It begins anywhere: when a backup is restored, ids
+    of lost accounts are given again, and their tokens must not open the new ones."""
     temporary_hash: Mapped[str | None] = mapped_column(String(255))
     temporary_until: Mapped[datetime | None] = mapped_column(DateTime)
     must_change_password: Mapped[bool] = mapped_column(default=False)
@@ -208,14 +212,14 @@ class UserRepository:
         return user
 
     def _insert(self, row: Base) -> None:
-        for attempts_left in reversed(range(_DEADLOCK_ATTEMPTS)):
+        for attempts_left in reversed(range(DEADLOCK_ATTEMPTS)):
             try:
                 with self._sessions.begin() as session:
                     session.add(row)
             except OperationalError as error:
                 # Two that wait for the same name: when the one that holds it gives up, MySQL
                 # grants it to neither and ends one of them.
-                if not _is_deadlock(error) or not attempts_left:
+                if not is_deadlock(error) or not attempts_left:
                     raise
             else:
                 return
@@ -245,17 +249,21 @@ class UserRepository:
         with self._sessions() as session:
             return list(session.scalars(select(User).order_by(User.id)))
 
-    def authenticate(self, identifier: str, password: str) -> User | None:
+    def authenticate(
+        self, identifier: str, password: str, *, only_temporary: bool = False
+    ) -> User | None:
         """The active user whom the password opens, else None; the time is the same either way.
 
         A valid temporary password replaces the old one here, works no second time, and ends all
-        older tokens.
+        older tokens. With ``only_temporary`` no other password opens.
 
         Raises:
             TemporaryPasswordUsedError: it is a temporary password that was used before.
         """
         user = self.find(identifier)
-        is_main = security.verify_password(password, user.password_hash if user else None)
+        is_main = not only_temporary and security.verify_password(
+            password, user.password_hash if user else None
+        )
         is_temporary = security.verify_password(password, user.temporary_hash if user else None)
         if user is None or not user.is_active:
             return None
@@ -396,7 +404,8 @@ class UserRepository:
             session.execute(select(1))
 
 
-def _is_deadlock(error: OperationalError) -> bool:
+def is_deadlock(error: OperationalError) -> bool:
+    """Whether MySQL ended the transaction so that another could go on: it may be tried again."""
     return error.orig is not None and error.orig.args[:1] == (_MYSQL_DEADLOCK,)
 
 

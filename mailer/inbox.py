@@ -29,6 +29,7 @@ from core.questions import (
     Question,
     QuestionQueue,
     Thread,
+    TooManyHourlyError,
     TooManyMailedError,
     TooManyWaitingError,
 )
@@ -97,6 +98,7 @@ class Refusal(StrEnum):
     TOO_LARGE = "too_large"
     TOO_LONG = "too_long"
     TOO_MANY_WAITING = "too_many_waiting"
+    TOO_MANY_THIS_HOUR = "too_many_this_hour"
     TOO_MANY_TODAY = "too_many_today"
 
 
@@ -292,6 +294,7 @@ class Reception:
                 user_id=user.id,
                 idempotency_key=f"mail:{mail.key}",
                 most_waiting=self._settings.max_waiting_per_student,
+                most_hourly=self._settings.questions_per_hour,
                 most_mailed=self._settings.mail_questions_per_day,
                 thread=_thread(mail),
                 follows=await self._followed(mail, user),
@@ -299,6 +302,9 @@ class Reception:
         except TooManyWaitingError:
             limit = str(self._settings.max_waiting_per_student)
             await self._refuse(mail, user.email, Refusal.TOO_MANY_WAITING, limit=limit)
+        except TooManyHourlyError:
+            limit = str(self._settings.questions_per_hour)
+            await self._refuse(mail, user.email, Refusal.TOO_MANY_THIS_HOUR, limit=limit)
         except TooManyMailedError:
             limit = str(self._settings.mail_questions_per_day)
             await self._refuse(

@@ -12,7 +12,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from core.clock import Clock, system_clock
-from core.outbox import MAIL_LEASE_SECONDS, Outbox
+from core.outbox import Outbox
 from core.worker import cancel, pause
 from mailer.addresses import domain_of
 from mailer.errors import ServerError, TemporaryError, UndeliverableError
@@ -220,7 +220,7 @@ class Lane(Generic[MailT]):
 
     async def _renew(self, mail: MailT) -> None:
         while True:
-            await asyncio.sleep(MAIL_LEASE_SECONDS / 3)
+            await asyncio.sleep(self._store.outbox.lease_seconds / 3)
             with contextlib.suppress(PyMongoError):
                 if not await self._store.outbox.renew(mail.id, mail.mail_claims):
                     self._log.warning("another mailer has claimed this e-mail")

@@ -57,7 +57,7 @@ async def run_mailer(
         SettingsError: a sender address or a password is missing or wrong.
     """
     queue = queue or QuestionQueue.from_settings(database, settings)
-    mails = AccountMails(database)
+    mails = AccountMails(database, lease_seconds=settings.mail_lease_seconds)
     suppressions = Suppressions(database)
     answers = Account.for_answers(settings)
     account_mails = Account.for_account_mails(settings)

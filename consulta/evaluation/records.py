@@ -16,7 +16,8 @@ from core.settings import Settings
 
 _OF_OTHER_PARTS = (
     *("db_", "database_", "mongo_", "secret_", "access_", "api_", "public_", "logo_", "log_"),
-    *("smtp_", "imap_", "mail_", "email_", "recovery_", "passwords_", "max_waiting_", "worker_"),
+    *("smtp_", "imap_", "mail_", "email_", "recovery_", "passwords_", "worker_"),
+    *("max_waiting_", "questions_per_", "address_", "trusted_"),
     *("lease_", "max_attempts", "retry_", "poll_", "stop_", "rescan_"),
     # Addresses and places: what they lead to is named by the model and the index.
     *("ollama_", "openai_", "document_location", "index_location"),

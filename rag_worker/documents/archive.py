@@ -9,7 +9,7 @@ from typing import Any
 from lxml import etree
 
 from rag_worker.documents.errors import DocumentError
-from rag_worker.documents.limits import check_markup
+from rag_worker.documents.limits import check_markup, check_memory
 
 ENCRYPTED = "It is protected by a password: save it without one."
 DAMAGED = "It is damaged: save it again."
@@ -82,7 +82,8 @@ class Archive:
         )
         try:
             return etree.fromstring(data, parser)
-        except etree.XMLSyntaxError:
+        except etree.XMLSyntaxError as error:
+            check_memory(error)
             raise DocumentError(DAMAGED) from None
 
     def contains(self, name: str, data: bytes) -> bool:

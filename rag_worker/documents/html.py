@@ -15,7 +15,7 @@ from rag_worker.documents.drawing import link_text
 from rag_worker.documents.errors import DocumentError
 from rag_worker.documents.exponents import raised
 from rag_worker.documents.formulas import linear
-from rag_worker.documents.limits import check_markup
+from rag_worker.documents.limits import check_markup, check_memory
 from rag_worker.documents.plain import decode
 from rag_worker.documents.sections import Sections
 from rag_worker.documents.spans import Cell, with_spans
@@ -123,7 +123,8 @@ def _read(html: str, sections: Sections) -> None:
     parser = lxml.html.HTMLParser(no_network=True, huge_tree=True)
     try:
         root = lxml.html.document_fromstring(html, parser=parser)
-    except (etree.LxmlError, ValueError):
+    except (etree.LxmlError, ValueError) as error:
+        check_memory(error)
         raise DocumentError("It is not HTML that can be read: save it again as HTML.") from None
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
         raise DocumentError(

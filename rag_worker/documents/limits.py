@@ -7,6 +7,8 @@ from rag_worker.documents.errors import DocumentError
 MOST_PARAGRAPHS = 200_000
 """A textbook of a thousand pages has about fifteen thousand."""
 _MOST_TAGS = 3_000_000
+_NO_MEMORY = 2
+"""libxml2's XML_ERR_NO_MEMORY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,13 @@ def check_markup(markup: str | bytes) -> None:
         raise DocumentError(
             f"It holds more than {_MOST_TAGS:,} tags, as no document does: split the file."
         )
+
+
+def check_memory(error: Exception) -> None:
+    """Raise what a parser's error is where memory ran out: lxml takes it for one of the syntax.
+
+    Raises:
+        MemoryError: it is one.
+    """
+    if getattr(error, "code", None) == _NO_MEMORY:
+        raise MemoryError from None

@@ -12,6 +12,7 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, inspect
 
+from api.limits import METADATA
 from api.migrations import alembic_config, migrate
 from core.settings import Settings
 from core.users import Base, UserRepository, create_user_engine
@@ -32,7 +33,7 @@ def test_tables_agree_with_the_code(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'users.db'}")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, [Base.metadata, METADATA]) == []
     engine.dispose()
 
 

@@ -32,6 +32,8 @@ COMMANDS = {
     "status": "Show the queue",
     "requeue": "Send an undeliverable answer again",
     "export": "JSON lines",
+    "backup": "Copy users, questions and settings",
+    "restore": "Bring users, questions and settings back",
     "doctor": "Check every setting",
     "users": "Accounts",
     "users create": "Create an account",

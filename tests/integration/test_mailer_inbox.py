@@ -891,6 +891,17 @@ async def test_too_many_waiting_are_refused(department: Department) -> None:
     assert told["values"]["reason"] == "too_many_waiting"
 
 
+async def test_too_many_within_an_hour_are_refused(department: Department) -> None:
+    department.student()
+    department.append(*(a_mail("CONSULTA", f"¿Número {n}?") for n in range(3)))
+    settings = department.settings.model_copy(update={"questions_per_hour": 2})
+    async with department.inbox(settings):
+        await department.look_at(3)
+    assert len(await department.questions()) == 2
+    (told,) = await department.written(MailKind.NOT_ACCEPTED)
+    assert told["values"]["reason"] == "too_many_this_hour"
+
+
 async def test_only_an_aligned_dmarc_pass_counts_where_a_server_is_trusted(
     department: Department,
 ) -> None:

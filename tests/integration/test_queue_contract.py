@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
 
+from core.clock import milliseconds
 from core.mails import AccountMails, MailKind
 from core.mongo import connect
 from core.outbox import MAIL_LEASE_SECONDS
@@ -24,11 +25,13 @@ from core.questions import (
     RetryPolicy,
     Source,
     Thread,
+    TooManyHourlyError,
     TooManyMailedError,
     TooManyWaitingError,
 )
 from core.settings import Settings
 from core.suppressions import Suppressions
+from core.turns import LEASE_SECONDS
 
 LEASE = 60.0
 ANSWER = Answer(
@@ -319,6 +322,69 @@ async def test_student_with_too_many_waiting_is_refused_but_may_repeat_an_accept
     claim = await claimed(queue)
     await queue.complete(claim.id, claim.claims, ANSWER)
     await once("c")
+
+
+async def test_student_asks_so_often_within_an_hour_and_no_more(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    async def once(text: str, user: int = 1) -> None:
+        await queue.enqueue(
+            input=text, email="a@uni.test", user_id=user, idempotency_key=text, most_hourly=3
+        )
+
+    for text in "abc":
+        await once(text)
+        clock.move(600)
+    with pytest.raises(TooManyHourlyError) as refused:
+        await once("d")
+    assert refused.value.until == clock.now + timedelta(seconds=1800)
+    await once("a")
+    await once("d", user=2)
+    clock.move(1801)
+    await once("e")
+    with pytest.raises(TooManyHourlyError):
+        await once("f")
+
+
+async def test_simultaneous_questions_of_one_student_count_each_other(
+    queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    other = QuestionQueue(store, clock=clock)
+
+    async def once(number: int) -> bool:
+        try:
+            await (queue, other)[number % 2].enqueue(
+                input=f"¿{number}?", email="a@uni.test", user_id=1, most_waiting=4
+            )
+        except TooManyWaitingError:
+            return False
+        return True
+
+    stored = await asyncio.gather(*(once(number) for number in range(12)))
+    assert stored.count(True) == 4
+    assert await queue.waiting(1) == 4
+
+
+async def test_a_process_that_died_holds_a_student_up_for_seconds(
+    queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    async def ask_at_once(end: datetime) -> asyncio.Task[Any]:
+        await store["turns"].update_one(
+            {"_id": "user:1"}, {"$set": {"until": milliseconds(end), "holder": "dead"}}
+        )
+        return asyncio.create_task(
+            queue.enqueue(input="¿?", email="a@uni.test", user_id=1, most_waiting=9)
+        )
+
+    await queue.enqueue(input="¿?", email="a@uni.test", user_id=1, most_waiting=9)
+    asked = await ask_at_once(clock.now + timedelta(seconds=LEASE_SECONDS))
+    await asyncio.sleep(0.2)
+    assert not asked.done()
+    clock.move(LEASE_SECONDS)
+    await asyncio.wait_for(asked, 5)
+    # Taken before the clock was put back.
+    asked = await ask_at_once(clock.now + timedelta(hours=1))
+    await asyncio.wait_for(asked, 5)
 
 
 async def test_place_counts_the_unanswered_questions_before_it(

@@ -171,6 +171,9 @@ def department(
             "LLM_MODEL": "openai:none",
             "OPENAI_BASE_URL": f"{model_url}/v1",
             "POLL_SECONDS": "0.1",
+            "MAX_WAITING_PER_STUDENT": "100000",
+            "QUESTIONS_PER_HOUR": "100000",
+            "ADDRESS_QUESTIONS_PER_HOUR": "100000",
             **environment,
         }
         running = Department(

@@ -1,6 +1,7 @@
 """``consulta up``: the whole stack with the real bundled model, started, killed and stopped."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,6 +160,30 @@ def test_ctrl_c_stops_everything_and_killed_processes_come_back(up: Up) -> None:
     # One that was sent SIGKILL a moment ago may still be on its way out.
     eventually(lambda: up.processes() == [], 10, "The end of every process")
     assert not (up.data / "consulta.env").exists()
+
+
+def test_what_was_backed_up_comes_back_after_the_folder_is_deleted(up: Up) -> None:
+    process = up.start()
+    try:
+        asked = up.consulta("ask", "Where does Professor Okonkwo see students?")
+        assert asked.returncode == 0, asked.stdout + asked.stderr
+        made = up.consulta("backup", "all.backup")
+        assert made.returncode == 0, made.stdout + made.stderr
+        refused = up.consulta("restore", "--replace", "all.backup")
+        assert "stop it" in refused.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    shutil.rmtree(up.data)
+    restored = up.consulta("restore", "all.backup")
+    assert restored.returncode == 0, restored.stdout + restored.stderr
+    assert "SECRET_KEY is not the one of the backup" in restored.stdout
+    assert up.processes() == []
+    again = up.run("--once", "--question", "When does Professor Okonkwo see students?")
+    assert again.returncode == 0, again.stdout + again.stderr
+    made = up.consulta("backup", "again.backup")
+    # The sample question and that of `ask`, and the new one of a new sample student.
+    assert "2 accounts, 0 workers' tokens, 3 questions" in made.stdout, made.stderr
 
 
 def test_killed_front_takes_everything_with_it(up: Up) -> None:

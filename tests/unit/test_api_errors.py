@@ -7,8 +7,13 @@ from pymongo.errors import DuplicateKeyError, ServerSelectionTimeoutError
 from sqlalchemy.exc import OperationalError
 
 from api import errors
-from api.errors import ApiError, InvalidInputError, describe_fault
-from api.limits import MAILS_PER_HOUR, MailLimit
+from api.errors import (
+    ApiError,
+    InvalidInputError,
+    TooManyQuestionsThisHourError,
+    TooManyRequestsError,
+    describe_fault,
+)
 
 
 def all_errors(parent: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
@@ -62,11 +67,27 @@ def test_a_fault_of_a_database_is_logged_without_what_was_stored() -> None:
     assert describe_fault(locked) == {"fault": "OperationalError", "reason": "locked"}
 
 
-def test_an_account_gets_few_temporary_passwords_an_hour() -> None:
-    limit = MailLimit()
-    for _ in range(MAILS_PER_HOUR):
-        assert limit.take("ana")
-    assert not limit.take("ana")
-    assert limit.take("eva")
-    limit.give_back("ana")
-    assert limit.take("ana")
+@pytest.mark.parametrize(
+    ("seconds", "header", "english", "spanish"),
+    [
+        (-3, "1", "1 second", "1 segundo"),
+        (0.2, "1", "1 second", "1 segundo"),
+        (39.1, "40", "40 seconds", "40 segundos"),
+        (60, "60", "1 minute", "1 minuto"),
+        (61, "61", "2 minutes", "2 minutos"),
+        (3600, "3600", "1 hour", "1 hora"),
+        (3601, "3601", "2 hours", "2 horas"),
+    ],
+)
+def test_too_much_is_told_with_when_there_may_be_more(
+    seconds: float, header: str, english: str, spanish: str
+) -> None:
+    error = TooManyQuestionsThisHourError(seconds, 30)
+    assert (error.headers or {})["Retry-After"] == header
+    assert f"again in {english}." in error.problem()["detail"]
+    assert f"dentro de {spanish}." in error.problem(spanish=True)["detail"]
+
+
+@pytest.mark.parametrize("kind", [e for e in all_errors() if issubclass(e, TooManyRequestsError)])
+def test_the_description_of_a_reply_names_its_retry_after(kind: type[ApiError]) -> None:
+    assert "Retry-After" in errors.responses(kind)[429]["headers"]

@@ -1,5 +1,7 @@
 """Pages and Markdown give what a browser shows; text files are decoded whatever they are in."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -258,3 +260,24 @@ def test_terms_whose_end_is_not_marked_are_told_apart(tmp_path: Path) -> None:
     assert (
         text_of(read(tmp_path, page)) == "BJT, bipolar: Un transistor.\n\nJFET: Otro.\n\nDe canal."
     )
+
+
+def test_page_that_needs_too_much_memory_is_not_called_damaged(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<p>abc" * 700_000)
+    reader = (
+        "import pathlib, psutil, resource, sys\n"
+        "from rag_worker.documents.html import load_html\n"
+        "from rag_worker.documents.sections import Sections\n"
+        "limit = psutil.Process().memory_info().vms + 50 * 2**20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "load_html(pathlib.Path(sys.argv[1]), Sections('page.html', 10_000_000))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", reader, str(page)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stderr.splitlines()[-1] == "MemoryError"

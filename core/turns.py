@@ -1,0 +1,57 @@
+"""One at a time, among all processes: a lock in MongoDB that ends by itself."""
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+
+from core.clock import Clock, milliseconds
+
+LEASE_SECONDS = 5.0
+"""After this long the turn is the next one's: who has it is dead, or its server is."""
+WAIT_SECONDS = 15.0
+
+
+@contextlib.asynccontextmanager
+async def turn(
+    database: AsyncDatabase[dict[str, Any]], name: str, clock: Clock
+) -> AsyncIterator[None]:
+    """Wait for the turn of this name, and hold it meanwhile.
+
+    Raises:
+        pymongo.errors.PyMongoError: the server is away, or others had the turn for too long.
+    """
+    turns, holder = database["turns"], uuid.uuid4().hex
+    deadline = time.monotonic() + WAIT_SECONDS
+    is_first = True
+    while True:
+        now = milliseconds(clock())
+        end = now + int(LEASE_SECONDS * 1000)
+        taken = await turns.find_one_and_update(
+            # One that ends later than any can was taken before the clock was put back.
+            {"_id": name, "$or": [{"until": {"$lte": now}}, {"until": {"$gt": end}}]},
+            {"$set": {"until": end, "holder": holder}},
+        )
+        if taken is not None:
+            break
+        if is_first:
+            # Not an upsert: two at the same time fail or return nothing on some servers.
+            is_first = False
+            with contextlib.suppress(DuplicateKeyError):
+                await turns.insert_one({"_id": name, "until": end, "holder": holder})
+                break
+        if time.monotonic() > deadline:
+            raise OperationFailure(f"others have held the turn for {WAIT_SECONDS:.0f} seconds")
+        await asyncio.sleep(random.uniform(0.005, 0.025))  # noqa: S311 (no secret)
+    try:
+        yield
+    finally:
+        # What was done stays done; the turn then ends with its lease.
+        with contextlib.suppress(PyMongoError):
+            await turns.update_one({"_id": name, "holder": holder}, {"$set": {"until": 0}})

@@ -1,0 +1,164 @@
+"""The queue's database killed under load, its syncing, paused workers, and many of them."""
+
+import re
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from core.mongo import connect
+from core.questions import QuestionQueue
+from core.settings import Settings
+from tests import servers
+from tests.faults.laboratory import Laboratory, Tally, laboratory, traced
+from tests.integration.model_servers import ModelServer, Reply
+from tests.journeys.department import eventually
+
+Count = Callable[[Tally], Tally]
+
+
+@pytest.mark.parametrize("kills", [pytest.param(5, marks=pytest.mark.quick), 100])
+def test_no_acknowledged_question_is_lost_when_the_queue_is_killed_under_load(
+    tmp_path: Path, course_index: Path, counted: Count, kills: int
+) -> None:
+    with laboratory(tmp_path, index=course_index) as lab:
+        for service in ("api", "worker", "mailer"):
+            lab.start(service)
+        lab.wait_until_ready()
+        lab.log_in("ana")
+        stop = threading.Event()
+        load = [threading.Thread(target=_keep_asking, args=(lab, stop)) for _ in range(2)]
+        for thread in load:
+            thread.start()
+        for _ in range(kills):
+            lab.wait_for_accepted(len(lab.accepted) + 1)
+            lab.queue.kill()
+            lab.queue.start()
+        stop.set()
+        for thread in load:
+            thread.join()
+        tally = counted(lab.tally("the queue's database killed under load", kills, seconds=600))
+    assert tally.accepted >= kills
+    assert tally.lost == 0
+    assert tally.answered == tally.accepted
+
+
+def _keep_asking(lab: Laboratory, stop: threading.Event) -> None:
+    while not stop.is_set():
+        key = uuid.uuid4().hex
+        while True:
+            reply = lab.try_to_ask("¿Cuánto vale la tensión umbral del diodo?", key)
+            if reply is not None and reply.status_code == 202:
+                break
+            time.sleep(0.1)
+        time.sleep(0.3)
+
+
+@pytest.mark.quick
+def test_question_is_synced_before_its_202(tmp_path: Path, course_index: Path) -> None:
+    with laboratory(tmp_path, index=course_index) as lab:
+        lab.start("api")
+        lab.wait_until_ready()
+        lab.log_in("ana")
+        trace = tmp_path / "trace"
+        marks = [uuid.uuid4().hex for _ in range(5)]
+        # Nothing else writes: neither worker nor mailer runs.
+        pids = [lab.queue.process.pid, lab.processes["api"].pid]
+        with traced(pids, "network,read,write,fdatasync,fsync", trace):
+            for mark in marks:
+                lab.ask(f"¿Qué es {mark}?")
+        calls = trace.read_text(errors="replace").splitlines()
+    queue = rf"^{pids[0]} .*"
+    for mark in marks:
+        stored = _first(calls, 0, queue + rf"(?:recv|read).*{mark}")
+        accepted = _first(calls, stored, r"HTTP/1\.1 202")
+        synced = _first(
+            calls, stored, r"f(?:data)?sync\(.*= 0$|<\.\.\. f(?:data)?sync resumed.*= 0$"
+        )
+        assert stored < synced < accepted
+
+
+def _first(lines: list[str], start: int, pattern: str) -> int:
+    found = re.compile(pattern)
+    for number in range(start, len(lines)):
+        if found.search(lines[number]):
+            return number
+    raise AssertionError(f"no call like {pattern} after line {start}")
+
+
+def test_answer_of_a_worker_paused_beyond_its_lease_is_refused(
+    tmp_path: Path, course_index: Path, counted: Count
+) -> None:
+    model = ModelServer()
+    model.replies.append(Reply(words=["Tarde."] * 20, pause=0.5))
+    try:
+        with laboratory(tmp_path, index=course_index, LEASE_SECONDS="3") as lab:
+            lab.start("api")
+            lab.start("worker-1", LLM_LANGUAGES="es,en", OPENAI_BASE_URL=f"{model.url}/v1")
+            lab.start("mailer")
+            lab.wait_until_ready()
+            lab.log_in("ana")
+            lab.ask()
+            eventually(lambda: model.requests, 60, "The first worker's claim")
+            lab.processes["worker-1"].send_signal(signal.SIGSTOP)
+            lab.start("worker-2")
+            (answered,) = lab.wait_for_mails()
+            lab.processes["worker-1"].send_signal(signal.SIGCONT)
+            eventually(lambda: "claim_lost" in lab.log("worker-1"), 60, "The refusal")
+            tally = counted(lab.tally("worker paused beyond its lease", 1))
+            (after,) = lab.documents()
+    finally:
+        model.stop()
+    assert after == answered
+    assert tally == Tally(tally.fault, 1, accepted=1, answered=1, mailed=1, duplicates=0)
+
+
+@pytest.mark.parametrize(
+    ("workers", "questions"), [pytest.param(4, 500, marks=pytest.mark.quick), (8, 10_000)]
+)
+async def test_many_workers_claim_nothing_twice_and_in_order(
+    tmp_path: Path, counted: Count, database_name: str, workers: int, questions: int
+) -> None:
+    with servers.nx_27017(tmp_path) as url:
+        async with connect(Settings(mongo_url=url)) as client:
+            queue = QuestionQueue(client[database_name])
+            await queue.create_indexes()
+            for number in range(questions):
+                await queue.enqueue(input=f"¿{number}?", email="ana@uni.test", user_id=1)
+            command = [sys.executable, "-m", "tests.faults.claimer", url, database_name]
+            with ExitStack() as stack:
+                running = [
+                    stack.enter_context(servers.running(command, tmp_path / f"{n}"))
+                    for n in range(workers)
+                ]
+                assert all(process.wait(600) == 0 for process in running)
+            answered = await client[database_name]["prompts"].count_documents({"held": False})
+    claims = [
+        tuple(map(int, line.split()))
+        for n in range(workers)
+        for line in (tmp_path / f"{n}").read_text().splitlines()
+    ]
+    numbers = [number for _, _, number in claims]
+    counted(Tally(f"{workers} workers at once", 1, questions, len(set(numbers)), answered, 0))
+    assert sorted(numbers) == list(range(1, questions + 1))
+    assert answered == questions
+    assert _overtaken(claims) == []
+
+
+def _overtaken(claims: list[tuple[int, ...]]) -> list[int]:
+    """Questions that were claimed by one who asked after a younger one had been handed out."""
+    handed_out = sorted((came, number) for _, came, number in claims)
+    youngest, position, found = 0, 0, []
+    for asked, _, number in sorted(claims):
+        while handed_out[position][0] < asked:
+            youngest = max(youngest, handed_out[position][1])
+            position += 1
+        if number < youngest:
+            found.append(number)
+    return found
