@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ def configure_logging(settings: Settings, service: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=False),
+        _add_time,
         _named(service),
         _without_colours,
     ]
@@ -62,6 +63,12 @@ def configure_logging(settings: Settings, service: str) -> None:
         "imapclient",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _add_time(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    # Local, as the logs of the programs beside us, and with the zone, so that it can be compared
+    # with any other.
+    return {"timestamp": datetime.now().astimezone().isoformat(timespec="milliseconds"), **event}
 
 
 def _named(service: str) -> Any:

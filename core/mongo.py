@@ -7,6 +7,7 @@ from typing import Any
 
 import pymongo.lock
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
 
 from core.settings import Settings
 
@@ -41,3 +42,10 @@ def connect(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:
         connectTimeoutMS=5_000,
         socketTimeoutMS=30_000,
     )
+
+
+async def count(collection: AsyncCollection[dict[str, Any]], query: dict[str, Any]) -> int:
+    """How many documents fit the query; in a pipeline, because `count_documents` reads every
+    document on one of the servers."""
+    cursor = await collection.aggregate([{"$match": query}, {"$count": "count"}])
+    return next(iter([row["count"] async for row in cursor]), 0)
