@@ -250,14 +250,15 @@ def _disks(figures: Figures, settings: Settings) -> Table:
 
 
 def disks_of(figures: Figures) -> list[tuple[Disk, str]]:
-    """Each disk once for each machine, with who says so."""
+    """Each disk once for each machine, with who says so; one of MongoDB's size is MongoDB's."""
     found: dict[tuple[str, str], tuple[Disk, str]] = {}
     for sign in figures.counts.processes:
         machine = sign.name.partition(":")[0]
         for disk in sign.disks:
             found.setdefault((machine, disk.path), (disk, machine))
-    if figures.counts.queue_disk:
-        found["", ""] = (figures.counts.queue_disk, "MongoDB")
+    queue = figures.counts.queue_disk
+    if queue and all(disk.size != queue.size for disk, _ in found.values()):
+        found["", ""] = (queue, "MongoDB")
     return list(found.values())
 
 
@@ -274,7 +275,7 @@ def _errors(questions: Iterable[Question]) -> Table:
 
 
 def _table(title: str, first: str, numbers: tuple[str, ...], *texts: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column(first, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)

@@ -125,7 +125,7 @@ class Alarms:
                     "told": sorted(report.lasting),
                     "told_ms": milliseconds(now),
                     "times": 1 if is_new else state["times"] + 1,
-                    "refused_ms": milliseconds(now),
+                    "refused_ms": milliseconds(now) + 1,
                     "pending": dict(report.values),
                 }
             },
