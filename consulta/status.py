@@ -250,15 +250,12 @@ def _disks(figures: Figures, settings: Settings) -> Table:
 
 
 def disks_of(figures: Figures) -> list[tuple[Disk, str]]:
-    """Each disk once for each machine, with who says so; one of MongoDB's size is MongoDB's."""
+    """Each disk once for each machine, with who says so."""
     found: dict[tuple[str, str], tuple[Disk, str]] = {}
     for sign in figures.counts.processes:
         machine = sign.name.partition(":")[0]
         for disk in sign.disks:
             found.setdefault((machine, disk.path), (disk, machine))
-    queue = figures.counts.queue_disk
-    if queue and all(disk.size != queue.size for disk, _ in found.values()):
-        found["", ""] = (queue, "MongoDB")
     return list(found.values())
 
 

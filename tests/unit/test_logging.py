@@ -1,8 +1,11 @@
 """What the logs say, and what they must not say."""
 
+import json
 import logging
 import secrets
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
@@ -42,3 +45,28 @@ def test_traceback_shows_no_values(
     assert written.count("64 characters") == 2
     assert "in fail" in written or '"name": "fail"' in written
     assert secret not in written
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset"), [("Europe/Madrid", timedelta(hours=1)), ("UTC", timedelta(0))]
+)
+def test_times_are_local_with_their_zone(
+    zone: str,
+    offset: timedelta,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        configure_logging(Settings(log_format="json"), "mailer")
+        structlog.get_logger().info("ours")
+        logging.getLogger("a library's").warning("theirs")
+        for line in capsys.readouterr().err.splitlines():
+            moment = datetime.fromisoformat(json.loads(line)["timestamp"])
+            summer = timedelta(hours=1) if offset and time.localtime().tm_isdst else timedelta(0)
+            assert moment.utcoffset() == offset + summer
+            assert abs(moment - datetime.now(UTC)) < timedelta(minutes=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
