@@ -51,7 +51,8 @@ class Monitor:
         self._hour = 0
         self._before_hour = self._stored = metrics.faults_counted()
         self._heard: dict[str, Sign] = {}
-        self._is_away = False
+        self._is_known: bool | None = None
+        """Whether the last sign of life was stored; None before the first."""
         self.mail_closed: Callable[[], datetime | None] = lambda: None
         """Of a mailer: since when the mail server has been away."""
 
@@ -83,15 +84,15 @@ class Monitor:
                 await self._processes.note(self._heard.pop(worker))
             await self._store_faults(self._processes)
         except PyMongoError as error:
-            if not self._is_away:
+            if self._is_known is not False:
                 log.warning("no sign of life stored", reason=type(error).__name__)
-            self._is_away = True
+            self._is_known = False
         else:
-            self._is_away = False
+            self._is_known = True
 
     async def end(self) -> None:
         """The process was stopped: it will not be missed."""
-        if self._processes is None:
+        if self._processes is None or not self._is_known:
             return
         with contextlib.suppress(PyMongoError, TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
