@@ -724,7 +724,7 @@ class QuestionQueue:
         }
 
     async def _count(self, query: Document) -> int:
-        # The command itself: `count_documents` sends a pipeline, for which nx-27017 first counts all
-        # documents there are.
+        # The command itself: `count_documents` sends a pipeline, and for one nx-27017 counts all
+        # documents first.
         reply = await self._database.command("count", self._prompts.name, query=query)
         return int(reply["n"])
