@@ -6,9 +6,9 @@ All processes are real: API, worker, mailer, nx-27017, a mailbox; only the model
 stand-in, which takes as long as a small server's model would. Two ways to pass the time:
 
 - ``--speed 1`` (the default): the hour at its own pace on a simulated clock. The wall clocks of our
-  processes stand in a file (libfaketime), and are set forward to the next event: a question that
-  is asked, or an answer that the model has finished. So five hours take minutes, and nothing but
-  the wall clocks is simulated.
+  processes stand still at what a file says (libfaketime), and are set forward to the next event:
+  a question that is asked, or an answer that the model has finished. So hours take minutes,
+  and what our own processes take is not counted; polls and time limits follow the real clock.
 - ``--speed 20``: no simulated clock; arrivals and the model are twenty times as fast.
 
 A quiet time before the hour, one question after another, shows what the API's latency is when
@@ -22,7 +22,6 @@ import os
 import random
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,6 +29,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from benchmarks.fifo import Arrival, Limits, accepted, read_arrivals, served
 from benchmarks.scripted_model import ScriptedModel
 from core.clock import NEVER, as_datetime
 from tests.faults.laboratory import Laboratory, Tally, laboratory
-from tests.journeys.department import COURSE, PASSWORD
+from tests.journeys.department import PASSWORD, index_sample_course
 
 QUIET_QUESTIONS = 40
 QUIET_STUDENTS = 20
@@ -101,12 +101,12 @@ class Asked:
 
 @dataclass
 class Clock:
-    """The exam's clock: the simulated one of the file, or the real one, faster."""
+    """The exam's clock: the simulated one of the file, which stands still, or the real one."""
 
     speed: float
     file: Path | None
     _began: float = 0.0
-    _ahead: float = 0.0
+    _stands_at: float = 0.0
 
     @property
     def is_simulated(self) -> bool:
@@ -115,16 +115,18 @@ class Clock:
 
     def start(self, second: float) -> None:
         """It is ``second`` now."""
-        self._began = time.time() + self._ahead - second / self.speed
+        self._stands_at = time.time()
+        self._began = self._stands_at - second / self.speed
         self._write()
 
     def now(self) -> float:
         """Seconds since the exam's begin."""
-        return (time.time() + self._ahead - self._began) * self.speed
+        moment = self._stands_at if self.is_simulated else time.time()
+        return (moment - self._began) * self.speed
 
     def advance_to(self, second: float) -> None:
-        """Set the simulated clock forward; never back."""
-        self._ahead += max(0.0, second - self.now())
+        """Set the simulated clock forward."""
+        self._stands_at = max(self._stands_at, self._began + second)
         self._write()
 
     def second_of(self, moment: Any) -> float:
@@ -133,8 +135,9 @@ class Clock:
 
     def _write(self) -> None:
         if self.file is not None:
+            moment = datetime.fromtimestamp(self._stands_at, UTC).astimezone()
             new = self.file.with_suffix(".new")
-            new.write_text(f"{self._ahead:+.3f}")
+            new.write_text(f"{moment:%Y-%m-%d %H:%M:%S.%f}")
             new.replace(self.file)
 
 
@@ -413,11 +416,13 @@ def _p95(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 
-def schedule(arrivals: Sequence[Arrival], flood: int = 0) -> list[Asked]:
+def schedule(
+    arrivals: Sequence[Arrival], *, flood: int = 0, quiet_questions: int = QUIET_QUESTIONS
+) -> list[Asked]:
     """The quiet time, then the hour, with ``flood`` questions at once of one more student."""
     quiet = [
-        Arrival((index - QUIET_QUESTIONS) * QUIET_SECONDS, -1 - index % QUIET_STUDENTS)
-        for index in range(QUIET_QUESTIONS)
+        Arrival((index - quiet_questions) * QUIET_SECONDS, -1 - index % QUIET_STUDENTS)
+        for index in range(quiet_questions)
     ]
     students = max((arrival.student for arrival in arrivals), default=0)
     hour = sorted(
@@ -425,25 +430,25 @@ def schedule(arrivals: Sequence[Arrival], flood: int = 0) -> list[Asked]:
         key=lambda arrival: arrival.second,
     )
     return [
-        *(Asked(arrival, index - QUIET_QUESTIONS) for index, arrival in enumerate(quiet)),
+        *(Asked(arrival, index - quiet_questions) for index, arrival in enumerate(quiet)),
         *(Asked(arrival, index) for index, arrival in enumerate(hour)),
     ]
 
 
 def replay(
-    asked: list[Asked], *, speed: float, limits: Limits, folder: Path, progress: Progress
+    asked: list[Asked],
+    *,
+    speed: float,
+    limits: Limits,
+    folder: Path,
+    progress: Progress,
+    index: Path | None = None,
 ) -> Outcome:
     """Ask the scheduled questions of a department of its own in ``folder``.
 
-    At speed 1 the clock is simulated.
+    At speed 1 the clock is simulated. ``index`` is one of the sample course, if there is one.
     """
-    index = folder / "course-index"
-    subprocess.run(
-        [sys.executable, "-m", "consulta", "index"],
-        env={**os.environ, "DOCUMENT_LOCATION": str(COURSE), "INDEX_LOCATION": str(index)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    index = index or index_sample_course(folder / "course-index")
     clock = Clock(speed, folder / "clock" if speed == 1 else None)
     paced = PacedModel(clock)
     model = ScriptedModel(paced.wait)
@@ -560,7 +565,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="consulta-bench-") as folder, progress:
         outcome = replay(
-            schedule(read_arrivals(), chosen.flood),
+            schedule(read_arrivals(), flood=chosen.flood),
             speed=chosen.speed,
             limits=Limits(chosen.waiting, chosen.hourly),
             folder=Path(folder),

@@ -4,6 +4,7 @@ Pure arithmetic, to compare a real replay with.
 """
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def served(arrivals: Iterable[float], seconds: Sequence[float]) -> list[float]:
 
     ``seconds`` are what each takes.
     """
-    free, ends = 0.0, []
+    free, ends = -math.inf, []
     for arrival, needed in zip(arrivals, seconds, strict=True):
         free = max(free, arrival) + needed
         ends.append(free)
@@ -61,7 +62,7 @@ def accepted(
         seconds: what the question of this index takes.
         limits: of each student.
     """
-    free, answered = 0.0, {}
+    free, answered = -math.inf, {}
     ends: defaultdict[int, list[float]] = defaultdict(list)
     asked: defaultdict[int, list[float]] = defaultdict(list)
     for index, arrival in enumerate(arrivals):

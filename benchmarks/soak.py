@@ -15,7 +15,6 @@ import argparse
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -35,7 +34,7 @@ from rich.table import Table
 from benchmarks.scripted_model import ScriptedModel
 from tests.faults.laboratory import Laboratory, Tally, laboratory
 from tests.faults.proxy import Fault
-from tests.journeys.department import COURSE, PASSWORD
+from tests.journeys.department import PASSWORD, index_sample_course
 
 SERVICES = ("api", "worker", "mailer")
 WARM_UP = 0.2
@@ -233,14 +232,7 @@ def soak(
         index: one of the sample course, if there is one.
         tick: is told how many seconds have passed.
     """
-    if index is None:
-        index = folder / "course-index"
-        subprocess.run(
-            [sys.executable, "-m", "consulta", "index"],
-            env={**os.environ, "DOCUMENT_LOCATION": str(COURSE), "INDEX_LOCATION": str(index)},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+    index = index or index_sample_course(folder / "course-index")
     model = ScriptedModel()
     chance = random.Random(seed)
     faults: Counter[str] = Counter()
