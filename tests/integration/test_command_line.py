@@ -476,7 +476,7 @@ def test_second_account_of_a_name_or_an_address_is_refused(consulta: CommandLine
         ("ana", "ana@uni.test", "corta", "password: needs 8 characters or more."),
         ("ana", "ana@uni.test", "x" * 5000, "password: may have 128 characters at most."),
         ("ana", "ana@uni.test", b"\xff" * 9, "password: is not valid Unicode."),
-        ("ana", "ana@uni.test", "ANA@uni.test", "password: must not be your user name"),
+        ("ana", "ana@uni.test", "ANA@uni.test", "password: must not be made of your user name"),
         ("a", "ana@uni.test", PASSWORD, "username: needs 3 characters or more."),
         ("[/bold]", "ana@uni.test", PASSWORD, "username: takes letters without accents"),
         ("ana@uni.test", "ana@uni.test", PASSWORD, "username: takes letters without accents"),
