@@ -10,9 +10,11 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import accounts, claims, confirmation, feedback, questions, status
+from api.connection import BoundedConnection, allow_many_connections
 from api.deps import Resources
 from api.docs import DESCRIPTION, TAGS, add_docs
 from api.errors import DATABASE_ERRORS, add_handlers, describe_fault
@@ -65,6 +67,15 @@ def create_app(settings: Settings) -> FastAPI:
     add_docs(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            # Never cookies: whoever calls has a token.
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["Location", "Retry-After"],
+        )
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
     if settings.trusted_proxies:
@@ -75,8 +86,10 @@ def create_app(settings: Settings) -> FastAPI:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests that run are finished first."""
     configure_logging(settings, "api")
+    allow_many_connections()
     uvicorn.run(
         create_app(settings),
+        http=BoundedConnection,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,

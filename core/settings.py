@@ -179,6 +179,11 @@ class Settings(BaseSettings):
         description="addresses or networks of the web servers in front, comma-separated, such as "
         "`127.0.0.1,172.16.0.0/12`; only theirs is an `X-Forwarded-For` that counts",
     )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="web pages of other servers that may call the API from a browser, "
+        "comma-separated, such as `https://campus.uni.example`; empty: none",
+    )
 
     # The course.
     course_name: str = Field(
@@ -347,7 +352,9 @@ class Settings(BaseSettings):
         # Compose files hand unset variables over as empty strings.
         return {name: value for name, value in values.items() if value != ""}
 
-    @field_validator("llm_languages", "allowed_email_domains", "trusted_proxies", mode="before")
+    @field_validator(
+        "llm_languages", "allowed_email_domains", "trusted_proxies", "cors_origins", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return _parts(value)
@@ -369,6 +376,13 @@ class Settings(BaseSettings):
                 raise ValueError(
                     "must be addresses such as 127.0.0.1 or networks such as 172.16.0.0/12"
                 ) from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        if any(not re.fullmatch(r"https?://[^\s/*?#@]+", origin) for origin in value):
+            raise ValueError("must be origins such as https://campus.uni.example, without a path")
         return value
 
     @field_validator("brand_color")
