@@ -26,7 +26,7 @@ from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
 from core.questions import QuestionQueue
-from core.restoring import RestoreMark
+from core.restoring import RestoreMark, UnfinishedRestoreError
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
@@ -158,6 +158,9 @@ async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -
     while True:
         try:
             await prepare()
+        except UnfinishedRestoreError as error:
+            logger.critical("cannot prepare", dependency=dependency, reason=str(error))
+            raise
         except DATABASE_ERRORS as error:
             logger.warning("waiting for a database", dependency=dependency, **describe_fault(error))
             await asyncio.sleep(RETRY_SECONDS)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from consulta.export import jsonl
 from consulta.services import stores
+from core.forgetting import LastRun
 from core.questions import QuestionState, Rating
 from core.settings import Settings
 
@@ -31,7 +32,9 @@ _RATING = {
 async def show_status(terminal: Console, settings: Settings) -> None:
     """Print the queue by state, the oldest waiting question, the pace and the last errors."""
     async with stores(settings) as opened:
+        await opened.restoring.refuse()
         status = await opened.queue.status()
+        last_run = await opened.retention.last()
     table = Table(title="Questions", title_justify="left")
     table.add_column("state")
     table.add_column("questions", justify="right")
@@ -57,6 +60,8 @@ async def show_status(terminal: Console, settings: Settings) -> None:
     if any(status.ratings.values()):
         said = ", ".join(f"{_RATING[rating]} {count}" for rating, count in status.ratings.items())
         terminal.print(f"Ratings: {said}.")
+    if settings.retention_days:
+        terminal.print(_retention(settings.retention_days, last_run))
     if status.last_errors:
         errors = Table(
             "question", "asked", "state", "error", title="Last errors", title_justify="left"
@@ -93,6 +98,17 @@ async def export_questions(settings: Settings, output: Path | None, *, personal_
             stream.write(f"{line}\n")
             count += 1
     return count
+
+
+def _retention(days: int, last: LastRun | None) -> str:
+    said = f"Students' data are kept for {days} days"
+    if last is None:
+        return f"{said}; the mailer has not looked for older ones yet."
+    when = datetime.fromtimestamp(last.moment_ms / 1000).astimezone()
+    return (
+        f"{said}; last looked for {when:%Y-%m-%d %H:%M}: {last.questions} questions, "
+        f"{last.mails} other mails."
+    )
 
 
 def _visible(text: str) -> str:

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from core.forgetting import Retention
 from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
 from core.questions import QuestionQueue
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.worker import stop_on_signals
@@ -21,6 +23,8 @@ class Stores:
     queue: QuestionQueue
     mails: AccountMails
     suppressions: Suppressions
+    restoring: RestoreMark
+    retention: Retention
 
 
 @asynccontextmanager
@@ -32,6 +36,8 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
             QuestionQueue.from_settings(database, settings),
             AccountMails(database),
             Suppressions(database),
+            RestoreMark(database),
+            Retention(database, settings.retention_days),
         )
 
 

@@ -26,6 +26,7 @@ from pymongo.errors import DuplicateKeyError
 
 from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
 from core.outbox import MAIL_LEASE_SECONDS, MailStatus, Outbox
+from core.restoring import RestoreMark
 from core.sequence import next_number
 from core.settings import Settings
 from core.turns import turn
@@ -317,7 +318,8 @@ class QuestionQueue:
     the question since.
 
     Raises:
-        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
+        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses; from
+            those that add or claim, while a backup is being restored.
     """
 
     def __init__(
@@ -331,6 +333,7 @@ class QuestionQueue:
     ) -> None:
         self._database = database
         self._prompts = database["prompts"]
+        self._restore = RestoreMark(database)
         self.lease_seconds = lease_seconds
         self._retry = retry or RetryPolicy()
         self._clock = clock
@@ -396,6 +399,7 @@ class QuestionQueue:
             TooManyHourlyError: the student has asked ``most_hourly`` already.
             TooManyMailedError: the student has asked ``most_mailed`` already.
         """
+        await self._restore.stand_aside()
         dedupe = f"user:{user_id}:{idempotency_key}" if idempotency_key else str(uuid.uuid4())
         if idempotency_key and (known := await self._known(dedupe, input)):
             return known
@@ -560,6 +564,7 @@ class QuestionQueue:
 
         The question's ``claims`` is the fencing token for the verbs below.
         """
+        await self._restore.stand_aside()
         now = self._clock()
         document = await self._prompts.find_one_and_update(
             {"output": None, "due": {"$lte": milliseconds(now)}},
@@ -635,6 +640,7 @@ class QuestionQueue:
 
     async def claim_answered(self) -> Question | None:
         """Take the answer that has waited longest for its e-mail, and mark it in doubt."""
+        await self._restore.stand_aside()
         document = await self.outbox.claim()
         return self._question(document) if document else None
 

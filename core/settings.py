@@ -336,6 +336,15 @@ class Settings(BaseSettings):
         None, description="where a student's wish to ask the course staff is sent"
     )
 
+    # Personal data.
+    retention_days: int = Field(
+        0,
+        description="after so many days an answered question is kept without the student, and "
+        "other mails are deleted; 0 keeps everything",
+        ge=0,
+        le=36_500,
+    )
+
     # Logs.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe line that is written"

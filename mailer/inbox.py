@@ -33,6 +33,7 @@ from core.questions import (
     TooManyMailedError,
     TooManyWaitingError,
 )
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import User, UserRepository, normal_form
@@ -118,19 +119,23 @@ class Positions:
     """The positions, in the collection ``inbox``: one document for each folder.
 
     Raises:
-        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
+        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses, and while
+            a backup is being restored.
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
         self._inbox = database["inbox"]
+        self._restore = RestoreMark(database)
 
     async def find(self, folder: str, uidvalidity: int) -> Position | None:
         """The position in the folder; None where it is new or numbered anew."""
+        await self._restore.stand_aside()
         found = await self._inbox.find_one({"_id": folder, "uidvalidity": uidvalidity})
         return Position(found["last_uid"], found["unseen_until"]) if found else None
 
     async def start(self, folder: str, uidvalidity: int, unseen_until: int) -> Position:
         """Begin at the folder's start."""
+        await self._restore.stand_aside()
         fields = {"uidvalidity": uidvalidity, "last_uid": 0, "unseen_until": unseen_until}
         updated = await self._inbox.update_one(
             {"_id": folder, "uidvalidity": {"$ne": uidvalidity}}, {"$set": fields}
@@ -143,6 +148,7 @@ class Positions:
 
     async def move(self, folder: str, uidvalidity: int, last_uid: int) -> None:
         """Everything up to ``last_uid`` is dealt with; another mailer may be further already."""
+        await self._restore.stand_aside()
         await self._inbox.update_one(
             {"_id": folder, "uidvalidity": uidvalidity, "last_uid": {"$lt": last_uid}},
             {"$set": {"last_uid": last_uid}},

@@ -25,7 +25,7 @@ import psutil
 import pytest
 from alembic import command
 from pymongo.asynchronous.database import AsyncDatabase
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from api.migrations import alembic_config, migrate
 from consulta.backup import accounts
@@ -355,8 +355,11 @@ def test_every_collection_of_the_program_is_kept_or_named_as_not_kept() -> None:
     assert named == {*COLLECTIONS, *NOT_KEPT}
 
 
-def test_every_table_is_kept() -> None:
-    assert set(accounts.TABLES) == {"users", "worker_tokens"}
+def test_every_table_is_kept_or_named_as_not_kept(place: Any) -> None:
+    engine = create_user_engine(place().settings)
+    migrate(engine)
+    assert set(inspect(engine).get_table_names()) == {*accounts.TABLES, *accounts.NOT_KEPT}
+    engine.dispose()
 
 
 # Settings.

@@ -40,6 +40,8 @@ COMMANDS = {
     "users list": "List the accounts",
     "users disable": "Keep an account out",
     "users confirm": "Vouch for the e-mail address",
+    "users export": "Write all that is kept about one person",
+    "users forget": "Delete an account and all that points at the person",
     "users worker-token": "token",
     "api": "Run the API",
     "worker": "Run a worker",
