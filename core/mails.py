@@ -22,7 +22,7 @@ Document = dict[str, Any]
 class MailKind(StrEnum):
     """Which templates a mail is rendered from."""
 
-    TEMPORARY_PASSWORD = "temporary_password"
+    TEMPORARY_PASSWORD = "temporary_password"  # nosec B105  # a kind of mail
     CONFIRMATION = "confirmation"
     """The link that shows that the address is the student's."""
     ACKNOWLEDGEMENT = "acknowledgement"

@@ -60,7 +60,7 @@ async def turn(
             raise OperationFailure("a turn that is free cannot be taken")
         if time.monotonic() > deadline:
             raise OperationFailure(f"others have held the turn for {WAIT_SECONDS:.0f} seconds")
-        await asyncio.sleep(random.uniform(0.005, 0.025))  # noqa: S311 (no secret)
+        await asyncio.sleep(random.uniform(0.005, 0.025))  # noqa: S311  # nosec B311  # no secret
     try:
         yield
     finally:
