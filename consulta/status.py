@@ -279,8 +279,6 @@ def disks_of(figures: Figures) -> list[tuple[Disk, str]]:
         machine = sign.name.partition(":")[0]
         for disk in sign.disks:
             found.setdefault((machine, disk.path), (disk, machine))
-    if figures.counts.queue_disk:
-        found["", ""] = (figures.counts.queue_disk, "MongoDB")
     return list(found.values())
 
 
@@ -297,7 +295,7 @@ def _errors(questions: Iterable[Question]) -> Table:
 
 
 def _table(title: str, first: str, numbers: tuple[str, ...], *texts: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column(first, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)

@@ -98,16 +98,15 @@ class Monitor:
 
     def families(self) -> Iterable[Metric]:
         """What the metrics page adds to the counters, in a thread of the page's."""
-        disks = list(own_disks(self._settings))
-        if self._statistics is not None:
-            counts = self._counts_from_loop()
-            yield _gauge(
-                "consulta_queue_up", "Whether the queue's database answers", counts is not None
-            )
-            if counts is not None:
-                yield from _of_queue(counts, self._clock())
-                disks += [counts.queue_disk] if counts.queue_disk else []
-        yield from _disks(disks)
+        yield from _disks(own_disks(self._settings))
+        if self._statistics is None:
+            return
+        counts = self._counts_from_loop()
+        yield _gauge(
+            "consulta_queue_up", "Whether the queue's database answers", counts is not None
+        )
+        if counts is not None:
+            yield from _of_queue(counts, self._clock())
 
     def _counts_from_loop(self) -> Counts | None:
         reading = asyncio.run_coroutine_threadsafe(self._counts(), self._loop)

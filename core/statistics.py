@@ -16,7 +16,7 @@ from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
 from core.metrics import Fault, Stage
 from core.mongo import count
 from core.outbox import MailStatus
-from core.processes import Disk, Processes, Sign
+from core.processes import Processes, Sign
 from core.questions import Outcome, Question, QuestionState, Rating
 
 Document = dict[str, Any]
@@ -24,8 +24,8 @@ Document = dict[str, Any]
 SAMPLE = 200
 """How many of the newest answers times and tokens are measured on."""
 LAST_ERRORS = 5
-MOST_UNSENT = 50
-"""How many of each kind are looked at; they are the oldest."""
+MOST_UNSENT = 200
+"""How many of each kind are looked at, in the order in which they are tried."""
 FAULTS_SPAN = timedelta(days=1)
 
 
@@ -68,7 +68,6 @@ class Counts:
     answers: Mails
     other_mails: Mails
     processes: tuple[Sign, ...]
-    queue_disk: Disk | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,6 @@ class Statistics:
             answers=answers,
             other_mails=others,
             processes=tuple(await self._processes.all()),
-            queue_disk=await self._queue_disk(),
         )
 
     async def figures(self) -> Figures:
@@ -171,13 +169,13 @@ class Statistics:
             # An alarm must not keep itself alive; of a question there is no kind.
             cursor = (
                 mails.find({"mail_due": {"$lt": NEVER}}, {written: 1, "kind": 1})
-                .sort([("number", 1)])
+                .sort([("mail_due", 1)])
                 .limit(MOST_UNSENT)
             )
             async for mail in cursor:
                 if mail.get("kind") != "alarm" and as_datetime(mail[written]) < since:
                     found.append((kind, mail["_id"]))
-        return found
+        return sorted(found)
 
     async def undeliverable(self, since: datetime) -> list[int]:
         """Questions whose answer was refused for good since then."""
@@ -231,14 +229,6 @@ class Statistics:
             found |= {document["_id"]: document async for document in cursor}
         newest = sorted(found, reverse=True)[:LAST_ERRORS]
         return tuple(Question.from_document(found[number], self._clock()) for number in newest)
-
-    async def _queue_disk(self) -> Disk | None:
-        """The disk of MongoDB, which tells; the smaller servers do not."""
-        stats = await self._database.command("dbStats")
-        size, used = stats.get("fsTotalSize"), stats.get("fsUsedSize")
-        if not size or used is None:
-            return None
-        return Disk("the queue's database", int(size - used), int(size))
 
 
 def _stages(answers: Sequence[Document]) -> dict[Stage, Spread | None]:

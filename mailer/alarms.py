@@ -125,7 +125,7 @@ class Alarms:
                     "told": sorted(report.lasting),
                     "told_ms": milliseconds(now),
                     "times": 1 if is_new else state["times"] + 1,
-                    "refused_ms": milliseconds(now),
+                    "refused_ms": milliseconds(now) + 1,
                     "pending": dict(report.values),
                 }
             },
@@ -194,15 +194,12 @@ class Alarms:
 
     async def _fullest_disk(self) -> dict[str, str] | None:
         """The disk with the least free, if that is too little."""
-        counts = await self._statistics.counts()
         disks = [
             (disk, f"{sign.service} ({sign.name})")
-            for sign in counts.processes
+            for sign in await self._processes.all()
             if not sign.is_silent(self._clock())
             for disk in sign.disks
         ]
-        if counts.queue_disk:
-            disks.append((counts.queue_disk, "MongoDB"))
         if not disks:
             return None
         disk, owner = min(disks, key=lambda pair: pair[0].free)

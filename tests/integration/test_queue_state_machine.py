@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 from pymongo import AsyncMongoClient
 
+from core.metrics import Stage
 from core.mongo import connect
 from core.outbox import MAIL_LEASE_SECONDS
 from core.questions import (
@@ -113,7 +114,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = QuestionQueue(
             client[self.name], lease_seconds=LEASE, retry=RETRY, clock=lambda: self.now
         )
-        self.statistics = Statistics(client[self.name], clock=lambda: self.now)
+        self.figures = Statistics(client[self.name], clock=lambda: self.now)
         self.expected: dict[int, Expected] = {}
         self.do(self.queue.create_indexes())
 
@@ -367,20 +368,21 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def status_agrees(self) -> None:
-        figures = self.do(self.statistics.figures())
-        status = figures.counts
+        figures = self.do(self.figures.figures())
+        pace = self.do(self.queue.pace())
         rows = self.expected.values()
         states = [row.state(self.now) for row in rows]
-        assert status.by_state == {state: states.count(state) for state in QuestionState}
+        assert figures.counts.by_state == {state: states.count(state) for state in QuestionState}
         assert figures.failed == sum(row.outcome is Outcome.FAILED for row in rows)
         unanswered = [row.date for row in rows if row.answer is None]
-        assert status.oldest_waiting == min(unanswered, default=None)
+        assert figures.counts.oldest_waiting == min(unanswered, default=None)
         worked = [row.worked.total_seconds() for row in rows if row.worked]
-        pace = self.do(self.queue.pace())
         assert pace.seconds_per_answer == (
             pytest.approx(statistics.fmean(worked)) if worked else None
         )
         assert pace.workers == max(1, states.count(QuestionState.ANSWERING))
+        answering = figures.stages[Stage.ANSWERING]
+        assert (answering.count if answering else 0) == sum(row.answer is not None for row in rows)
         for user in USERS:
             waiting = sum(row.user == user and row.answer is None for row in rows)
             assert self.do(self.queue.waiting(user)) == waiting
