@@ -85,7 +85,6 @@ _KNOWN_PASSWORDS = {
     *("123456", "12345678", "123456789", "1234", "12345", "qwerty", "xxx", "xxxx", "xxxxxxxx"),
     *("example", "contraseña", "contrasena", "todo", "your-password", "..."),
 }
-_REPEATED = re.compile(r"(.{1,16}?)\1+.{0,15}", re.DOTALL)
 
 
 class SettingsError(Exception):
@@ -494,7 +493,6 @@ class Settings(BaseSettings):
                 or len(set(secret)) < 8
                 or secret.lower() in _KNOWN_KEYS
                 or _PLACEHOLDER.search(secret)
-                or _REPEATED.fullmatch(secret)
             ):
                 raise ValueError(
                     "must be 32 random characters or more: `openssl rand -hex 32` makes one"

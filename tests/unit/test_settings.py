@@ -232,8 +232,6 @@ def test_name_close_to_a_setting_that_is_set_too_is_somebody_elses(
         ("DATABASE_URL", "mysql+pymysql://user:password@db:port/consulta"),
         ("SECRET_KEY", "short"),
         ("SECRET_KEY", "a" * 64),
-        ("SECRET_KEY", "0123456789abcdef" * 2),
-        ("SECRET_KEY", "abcdefghij" * 4),
         ("SECRET_KEY", "changeme-changeme-now-1234567890-abcdef"),
         ("SECRET_KEY", "please_change_this_to_something_long_42"),
         ("SECRET_KEY", "your-256-bit-secret-goes-into-this-place"),
