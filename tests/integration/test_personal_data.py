@@ -424,6 +424,24 @@ async def test_caught_mails_of_one_machine_go_too(small: Stores) -> None:
             assert "zqmarked" not in log.read_text()
 
 
+async def test_no_file_of_one_machine_has_the_person_once_it_is_stopped(tmp_path: Path) -> None:
+    with department(tmp_path) as running:
+        stores = Stores(running)
+        running.start("api")
+        running.start("mailer")
+        running.wait_until_ready()
+        with running.student("zqmarked") as student:
+            asked = student.post("/questions", json={"input": "Soy zqmarked: ¿cuánto vale?"})
+            async with stores.queue_database() as database:
+                assert await answer_next(QuestionQueue(database)) == asked.json()["id"]
+            running.answered(student, asked.json()["id"])
+        done = stores("users", "forget", "zqmarked", "--yes")
+        assert "1 answers are kept without the person" in done.stdout, done.stderr
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"users.sqlite", "consulta.db", "api.log", "mailer.log"} <= {f.name for f in files}
+    assert not [file for file in files if b"zqmarked" in file.read_bytes().lower()]
+
+
 def test_it_is_asked_before(small: Stores) -> None:
     small("users", "create", "ana", "ana@uni.test", "--student", stdin=f"{PASSWORD}\n")
     for words, code in (("", 2), ("n\n", 1)):
