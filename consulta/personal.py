@@ -32,6 +32,7 @@ Database = AsyncDatabase[dict[str, Any]]
 
 SETTLE_SECONDS = 2.0
 """How long what was under way when the account was closed may take to be stored."""
+MOST_SWEEPS = 10
 
 _SHOWN = ("id", "email", "username", "is_staff", "is_active", "must_change_password")
 _MOMENTS = ("created", "confirmed", "temporary_until")
@@ -108,8 +109,12 @@ async def forget(
             await asyncio.to_thread(users.set_active, found.user.id, False)
         done = await personal.forget(found.person, with_texts=with_texts)
         if found.user is not None:
-            await asyncio.sleep(SETTLE_SECONDS)
-            done += await personal.forget(found.person, with_texts=with_texts)
+            for _ in range(MOST_SWEEPS):
+                await asyncio.sleep(SETTLE_SECONDS)
+                late = await personal.forget(found.person, with_texts=with_texts)
+                done += late
+                if not late:
+                    break
         for file in _mails_in(data, found.person):
             file.unlink(missing_ok=True)
             done += Forgotten(mails=1)

@@ -219,6 +219,7 @@ class PersonalData:
                     "email": {"$gt": ""},
                 }
             )
+            await self._restore.stand_aside()
             kept = 0
             for document in await page.to_list():
                 kept += await self._detach(document["_id"], (document["email"],), **finished)

@@ -683,6 +683,8 @@ async def test_backup_under_load_brings_back_every_question_after_all_is_destroy
             stop.set()
             await asyncio.gather(*load)
         assert during > 0, "there was no load"
+        async with old.queue_database() as database:
+            assert set(await database.list_collection_names()) <= {*COLLECTIONS, *NOT_KEPT}
         await old.destroy()
         file = str(old.folder / "all.backup")
         restored = await asyncio.to_thread(new, "restore", file)

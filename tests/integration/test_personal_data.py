@@ -425,6 +425,24 @@ async def test_caught_mails_of_one_machine_go_too(small: Stores) -> None:
             assert "zqmarked" not in log.read_text()
 
 
+async def test_no_file_of_one_machine_has_the_person_once_it_is_stopped(tmp_path: Path) -> None:
+    with department(tmp_path) as running:
+        stores = Stores(running)
+        running.start("api")
+        running.start("mailer")
+        running.wait_until_ready()
+        with running.student("zqmarked") as student:
+            asked = student.post("/questions", json={"input": "Soy zqmarked: ¿cuánto vale?"})
+            async with stores.queue_database() as database:
+                assert await answer_next(QuestionQueue(database)) == asked.json()["id"]
+            running.answered(student, asked.json()["id"])
+        done = stores("users", "forget", "zqmarked", "--yes")
+        assert "1 answers are kept without the person" in done.stdout, done.stderr
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"users.sqlite", "consulta.db", "api.log", "mailer.log"} <= {f.name for f in files}
+    assert not [file for file in files if b"zqmarked" in file.read_bytes().lower()]
+
+
 def test_it_is_asked_before(small: Stores) -> None:
     small("users", "create", "ana", "ana@uni.test", "--student", stdin=f"{PASSWORD}\n")
     for words, code in (("", 2), ("n\n", 1)):
@@ -481,6 +499,48 @@ async def server(
     async with connect(Settings(_env_file=None, mongo_url=url)) as client:
         yield client[database_name]
         await client.drop_database(database_name)
+
+
+async def test_whoever_works_for_a_forgotten_person_brings_nothing_back(
+    server: AsyncDatabase[Document],
+) -> None:
+    queue, mails = QuestionQueue(server), AccountMails(server)
+    await queue.create_indexes()
+    await mails.create_indexes()
+    for _ in range(2):
+        await queue.enqueue(input="¿Qué?", email="ana@uni.test", user_id=1)
+    await mails.enqueue(
+        MailKind.TEMPORARY_PASSWORD, email="ana@uni.test", language="es", values={"password": "x"}
+    )
+    await answer_next(queue)
+    held, answered, mail = await queue.claim(), await queue.claim_answered(), await mails.claim()
+    assert held is not None
+    assert answered is not None
+    assert mail is not None
+    person = Person(("Ana@uni.test",), 1, "ana")
+    done = await PersonalData(server).forget(person)
+    assert (done.kept, done.deleted, done.mails) == (1, 1, 1)
+    number, claims = held.id, held.claims
+    assert not await queue.renew(number, claims)
+    assert not await queue.complete(number, claims, ANSWER)
+    assert not await queue.fail(number, claims, error="x", apology=ANSWER)
+    assert not await queue.give_back(number, claims)
+    for outbox, number, claims in (
+        (queue.outbox, answered.id, answered.mail_claims),
+        (mails.outbox, mail.id, mail.mail_claims),
+    ):
+        assert not await outbox.renew(number, claims)
+        assert not await outbox.mark_sent(number, claims)
+        assert not await outbox.mark_undeliverable(number, claims, "550 <ana@uni.test>")
+        assert not await outbox.retry(number, claims, after=0, error="450 <ana@uni.test>")
+        assert not await outbox.mark_bounced(number, "550 <ana@uni.test>")
+        assert not await outbox.requeue(number)
+        assert await outbox.claim() is None
+    assert await queue.claim() is None
+    assert not await PersonalData(server).forget(person), "twice is once"
+    left = [document async for document in server["prompts"].find({})]
+    assert "ana" not in repr(left)
+    assert await server["mails"].find_one({}) is None
 
 
 async def age(database: AsyncDatabase[Document], number: int, days: float) -> None:
