@@ -32,7 +32,7 @@ QuestionId = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The quest
 
 UNKNOWN_PACE_SECONDS = 60.0
 """After how long to try again where nothing was answered yet."""
-PACE_SECONDS = 2.0
+PACE_SECONDS = 1.0
 """How old the pace may be that an expected time is told by."""
 
 router = APIRouter(tags=["Questions"])

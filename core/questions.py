@@ -9,10 +9,8 @@ be fast it says ``{"$eq": …}``: nx-27017 takes the bare value for one that may
 and reads every document.
 """
 
-import math
 import socket
 import statistics
-import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -350,8 +348,9 @@ class QuestionQueue:
         self.lease_seconds = lease_seconds
         self._retry = retry or RetryPolicy()
         self._clock = clock
-        self._mean: float | None = None
-        self._mean_read = -math.inf
+        self._pace_mean: float | None = None
+        self._pace_claimed: list[int] = []
+        self._pace_read = 0
         self.outbox = Outbox(self._prompts, lease_seconds=mail_lease_seconds, clock=clock)
 
     @classmethod
@@ -547,31 +546,35 @@ class QuestionQueue:
             return 0
         moment = milliseconds(question.date)
         # Due before that moment was only what was asked before it: no document need be read.
-        due_before = await self._count({"due": {"$lt": moment}})
-        due_since = {"$gte": moment, "$lt": NEVER}
-        older = await self._count({"due": due_since, "date_ms": {"$lt": moment}})
-        same_moment = await self._count(
-            {"due": due_since, "date_ms": {"$eq": moment}, "number": {"$lt": question.id}}
+        older = await self._count({"due": {"$lt": moment}})
+        others = self._prompts.find(
+            {"due": {"$gte": moment, "$lt": NEVER}, "date_ms": {"$lte": moment}},
+            {"date_ms": 1, "number": 1},
         )
-        return due_before + older + same_moment + 1
+        async for other in others:
+            older += (other["date_ms"], other["number"]) < (moment, question.id)
+        return older + 1
 
     async def pace(self, *, max_age: float = 0.0) -> Pace:
         """The mean time of the most recent answers, and the questions that are worked on.
 
-        The mean may be ``max_age`` seconds old: it changes little, and costs a hundred documents.
+        What was read ``max_age`` seconds ago is good enough.
         """
-        now, read = milliseconds(self._clock()), time.monotonic()
-        if self._mean is None or read >= self._mean_read + max_age:
+        now = milliseconds(self._clock())
+        # Known, and read a while ago; not later than now, as before the clock was put back.
+        is_fresh = 0 <= now - self._pace_read < 1000 * max_age
+        if self._pace_mean is None or not is_fresh:
             answers = self._prompts.find({"due": NEVER}, {"work_ms": 1}).sort([("number", -1)])
             answers = answers.limit(PACE_SAMPLE)
             times = [answer["work_ms"] async for answer in answers if answer.get("work_ms")]
-            self._mean = statistics.fmean(times) / 1000 if times else None
-            self._mean_read = read
-        held = self._prompts.find(
-            {"due": {"$gt": now, "$lt": NEVER}, "held": {"$eq": True}}, {"claimed_ms": 1}
-        )
-        worked = [max(0, now - question["claimed_ms"]) / 1000 async for question in held]
-        return Pace(self._mean, max(1, len(worked)), tuple(worked))
+            held = self._prompts.find(
+                {"due": {"$gt": now, "$lt": NEVER}, "held": {"$eq": True}}, {"claimed_ms": 1}
+            )
+            self._pace_claimed = [question["claimed_ms"] async for question in held]
+            self._pace_mean = statistics.fmean(times) / 1000 if times else None
+            self._pace_read = now
+        worked = tuple(max(0, now - claimed) / 1000 for claimed in self._pace_claimed)
+        return Pace(self._pace_mean, max(1, len(worked)), worked)
 
     # A worker's verbs.
 
