@@ -22,8 +22,11 @@ from pymongo import ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
+from core import metrics
 from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
+from core.mongo import count
 from core.outbox import MAIL_LEASE_SECONDS, MailStatus, Outbox
+from core.restoring import RestoreMark
 from core.sequence import next_number
 from core.settings import Settings
 from core.turns import turn
@@ -110,7 +113,9 @@ class Answer:
     """What is stored and mailed. ``[1]`` in ``text`` is the first of ``sources``.
 
     ``uncertain`` marks an answer that may miss what was asked: the documents treat the subject, but
-    the evidence that they answer the question is weak.
+    the evidence that they answer the question is weak. ``prompt_tokens`` and ``answer_tokens`` are
+    the model's own counts; ``truncated`` says that its server cut the prompt, and that the answer
+    therefore has nothing of the model.
     """
 
     text: str
@@ -119,6 +124,9 @@ class Answer:
     sources: tuple[Source, ...] = ()
     model: str | None = None
     uncertain: bool = False
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +217,9 @@ class Question:
                 sources=tuple(Source(**source) for source in document.get("sources") or ()),
                 model=document.get("model"),
                 uncertain=document.get("uncertain", False),
+                prompt_tokens=document.get("prompt_tokens"),
+                answer_tokens=document.get("answer_tokens"),
+                truncated=document.get("truncated", False),
             )
         return cls(
             id=document["_id"],
@@ -247,6 +258,21 @@ def _state(document: Mapping[str, Any], now: datetime) -> QuestionState:
     return QuestionState.WAITING
 
 
+_TIMES = {"date_ms": 1, "claimed_ms": 1}
+
+
+def _count_answer(answer: Answer, document: Mapping[str, Any], now: datetime) -> None:
+    """Its times and tokens, for the metrics; ``document`` is the question before it."""
+    asked = document.get("date_ms", document["claimed_ms"])
+    metrics.ANSWERS.labels(answer.outcome).inc()
+    metrics.time_stage(metrics.Stage.WAITING, document["claimed_ms"] - asked)
+    metrics.time_stage(metrics.Stage.ANSWERING, milliseconds(now) - document["claimed_ms"])
+    metrics.TOKENS.labels("prompt").inc(answer.prompt_tokens or 0)
+    metrics.TOKENS.labels("answer").inc(answer.answer_tokens or 0)
+    if answer.truncated:
+        metrics.count_fault(metrics.Fault.PROMPT_TRUNCATED)
+
+
 @dataclass(frozen=True, slots=True)
 class Enqueued:
     """The stored question, and whether this call stored it or an earlier one had."""
@@ -280,18 +306,6 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueStatus:
-    """What staff want to see at a glance."""
-
-    by_state: dict[QuestionState, int]
-    failed: int
-    oldest_waiting: datetime | None
-    pace: Pace
-    ratings: dict[Rating, int]
-    last_errors: tuple[Question, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When a question whose answer failed is tried again."""
 
@@ -315,7 +329,8 @@ class QuestionQueue:
     the question since.
 
     Raises:
-        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
+        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses; from
+            those that add or claim, while a backup is being restored.
     """
 
     def __init__(
@@ -329,6 +344,7 @@ class QuestionQueue:
     ) -> None:
         self._database = database
         self._prompts = database["prompts"]
+        self._restore = RestoreMark(database)
         self.lease_seconds = lease_seconds
         self._retry = retry or RetryPolicy()
         self._clock = clock
@@ -355,6 +371,9 @@ class QuestionQueue:
         await self._prompts.create_index([("user_id", 1), ("date_ms", 1)], name="asked")
         await self._prompts.create_index([("number", 1)], name="recent")
         await self._prompts.create_index([("dedupe", 1)], name="dedupe", unique=True)
+        # For the figures of core.statistics.
+        for field in ("answered_ms", "error", "rating", "status"):
+            await self._prompts.create_index([(field, 1)], name=field)
         await self.outbox.create_indexes()
 
     # A student's verbs.
@@ -395,6 +414,7 @@ class QuestionQueue:
             TooManyHourlyError: the student has asked ``most_hourly`` already.
             TooManyMailedError: the student has asked ``most_mailed`` already.
         """
+        await self._restore.stand_aside()
         dedupe = f"user:{user_id}:{idempotency_key}" if idempotency_key else str(uuid.uuid4())
         if idempotency_key and (known := await self._known(dedupe, input)):
             return known
@@ -563,6 +583,7 @@ class QuestionQueue:
 
         The question's ``claims`` is the fencing token for the verbs below.
         """
+        await self._restore.stand_aside()
         now = self._clock()
         document = await self._prompts.find_one_and_update(
             {"output": None, "due": {"$lte": milliseconds(now)}},
@@ -578,6 +599,8 @@ class QuestionQueue:
             sort=[("date", 1), ("number", 1)],
             return_document=ReturnDocument.AFTER,
         )
+        if document is not None and document["abandoned"] > 1:
+            metrics.count_fault(metrics.Fault.LEASE_LOST)
         return self._question(document) if document else None
 
     def is_poisonous(self, question: Question) -> bool:
@@ -591,11 +614,11 @@ class QuestionQueue:
 
     async def complete(self, number: int, claims: int, answer: Answer) -> bool:
         """Store the answer and hand it to the outbox."""
-        document = await self._prompts.find_one(self._held(number, claims), {"claimed_ms": 1})
+        document = await self._prompts.find_one(self._held(number, claims), _TIMES)
         if document is None:
             return False
         now = self._clock()
-        return await self._update_held(
+        stored = await self._update_held(
             number,
             claims,
             {
@@ -605,6 +628,9 @@ class QuestionQueue:
                 }
             },
         )
+        if stored:
+            _count_answer(answer, document, now)
+        return stored
 
     async def give_back(
         self, number: int, claims: int, *, after: float = 0.0, error: str | None = None
@@ -620,7 +646,7 @@ class QuestionQueue:
     async def fail(self, number: int, claims: int, *, error: str, apology: Answer) -> bool:
         """Use up an attempt: it waits for a growing pause, or is answered with ``apology``."""
         document = await self._prompts.find_one(
-            self._held(number, claims), {"attempts": 1, "abandoned": 1}
+            self._held(number, claims), {"attempts": 1, "abandoned": 1, **_TIMES}
         )
         if document is None:
             return False
@@ -628,16 +654,24 @@ class QuestionQueue:
         attempts = document["attempts"] + 1
         change: Document = {"attempts": attempts, "held": False, "abandoned": 0, "error": error}
         poisonous = document["abandoned"] > self._retry.max_abandoned
-        if attempts >= self._retry.max_attempts or poisonous:
-            change |= self._answer_fields(replace(apology, outcome=Outcome.FAILED), now)
+        is_last = attempts >= self._retry.max_attempts or poisonous
+        answer = replace(apology, outcome=Outcome.FAILED)
+        if is_last:
+            change |= self._answer_fields(answer, now)
         else:
             change["due"] = milliseconds(now + timedelta(seconds=self._retry.pause(attempts)))
-        return await self._update_held(number, claims, {"$set": change})
+        held = await self._update_held(number, claims, {"$set": change})
+        if held:
+            metrics.count_fault(metrics.Fault.ATTEMPT_FAILED)
+            if is_last:
+                _count_answer(answer, document, now)
+        return held
 
     # The mailer's verbs: the outbox knows how, the question says what.
 
     async def claim_answered(self) -> Question | None:
         """Take the answer that has waited longest for its e-mail, and mark it in doubt."""
+        await self._restore.stand_aside()
         document = await self.outbox.claim()
         return self._question(document) if document else None
 
@@ -657,38 +691,7 @@ class QuestionQueue:
         """Send an undeliverable answer again (staff)."""
         return await self.outbox.requeue(number)
 
-    # Staff's verbs.
-
-    async def status(self) -> QueueStatus:
-        """Counts by state, the oldest waiting question, the pace, and the last errors."""
-        now = milliseconds(self._clock())
-        unanswered = await self._count({"due": {"$lt": NEVER}})
-        answering = await self._count({"due": {"$gt": now, "$lt": NEVER}, "held": True})
-        unsent = await self._count({"mail_due": {"$lt": NEVER}})
-        total = await self._count({})
-        undeliverable = await self._count({"status": str(MailStatus.UNDELIVERABLE)})
-        oldest = await self._prompts.find_one(
-            {"output": None, "due": {"$lt": NEVER}}, {"date": 1}, sort=[("date", 1)]
-        )
-        errors = (
-            self._prompts.find({"$or": [{"error": {"$gt": ""}}, {"mail_error": {"$gt": ""}}]})
-            .sort([("number", -1)])
-            .limit(5)
-        )
-        return QueueStatus(
-            by_state={
-                QuestionState.WAITING: unanswered - answering,
-                QuestionState.ANSWERING: answering,
-                QuestionState.ANSWERED: unsent,
-                QuestionState.SENT: total - unanswered - unsent - undeliverable,
-                QuestionState.UNDELIVERABLE: undeliverable,
-            },
-            failed=await self._count({"outcome": str(Outcome.FAILED)}),
-            oldest_waiting=as_datetime(oldest["date"]) if oldest else None,
-            pace=await self.pace(),
-            ratings={rating: await self._count({"rating": str(rating)}) for rating in Rating},
-            last_errors=tuple([self._question(document) async for document in errors]),
-        )
+    # Staff's verbs; core.statistics has the figures.
 
     async def check(self) -> None:
         """Store a document and delete it again, as the queue does its questions."""
@@ -719,7 +722,11 @@ class QuestionQueue:
             "language": answer.language,
             "model": answer.model,
             "uncertain": answer.uncertain,
+            "prompt_tokens": answer.prompt_tokens,
+            "answer_tokens": answer.answer_tokens,
+            "truncated": answer.truncated,
             "date_out": now,
+            "answered_ms": milliseconds(now),
             "due": NEVER,
             "held": False,
             "abandoned": 0,
@@ -727,7 +734,4 @@ class QuestionQueue:
         }
 
     async def _count(self, query: Document) -> int:
-        # The command itself: `count_documents` sends a pipeline, and for one nx-27017 counts all
-        # documents first.
-        reply = await self._database.command("count", self._prompts.name, query=query)
-        return int(reply["n"])
+        return await count(self._prompts, query)
