@@ -5,7 +5,7 @@ BIN := .venv/bin
 DATA ?= var
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test faults install-dev test-servers lint sbom lock bench clean
+.PHONY: help up install test faults install-dev test-servers lint sbom lock bench load soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,6 +40,15 @@ sbom: install-dev ## Write what is installed, as CycloneDX, to sbom.cdx.json
 
 bench: install-dev ## Memory of our processes, and what everything but the model adds
 	$(BIN)/python -m benchmarks.overhead
+
+load: install-dev ## An exam hour, 200 requests a second, 100,000 stored questions: half an hour
+	$(BIN)/python -m benchmarks.exam_hour
+	$(BIN)/python -m benchmarks.exam_hour --speed 20
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.big_store
+
+soak: install-dev ## Work under random faults for half an hour, and see whether anything grows
+	$(BIN)/python -m benchmarks.soak
 
 lock: ## Choose the versions anew (needs uv)
 	@for name in api worker mailer embedded dev; do \

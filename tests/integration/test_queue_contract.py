@@ -35,7 +35,7 @@ from core.questions import (
 from core.settings import Settings
 from core.statistics import Spread, Statistics
 from core.suppressions import Suppressions
-from core.turns import LEASE_SECONDS
+from core.turns import LEASE_SECONDS, turn
 
 LEASE = 60.0
 ANSWER = Answer(
@@ -372,6 +372,18 @@ async def test_simultaneous_questions_of_one_student_count_each_other(
     stored = await asyncio.gather(*(once(number) for number in range(12)))
     assert stored.count(True) == 4
     assert await queue.waiting(1) == 4
+
+
+async def test_turn_of_one_student_is_not_taken_for_that_of_another(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    async with turn(store, "user:1", clock):
+        clock.move(-3600)
+        async with turn(store, "user:2", clock):
+            held = await store["turns"].find_one({"_id": "user:1"})
+            assert held is not None
+            assert held["until"] > milliseconds(clock.now) + 1800_000
+            assert await store["turns"].find_one({"_id": "user:2"}) is not None
 
 
 async def test_a_process_that_died_holds_a_student_up_for_seconds(
