@@ -22,7 +22,7 @@ test: install-dev ## Run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: install-dev ## Kill, starve and confuse the whole service for half an hour; print what was lost
-	@timeout --kill-after=60 30m $(BIN)/python -m pytest tests/faults -m faults -n 2 --dist worksteal
+	@timeout --kill-after=60 30m $(BIN)/python -m pytest tests/faults -m faults -n 2 --maxschedchunk 1
 
 test-servers: ## Build Ollama and FerretDB for the tests, once (needs a C++ compiler)
 	@scripts/build-test-servers

@@ -16,6 +16,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from core import metrics
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 DATABASE_ERRORS = (PyMongoError, OperationalError, InterfaceError, PoolTimeoutError)
@@ -81,6 +83,42 @@ class MalformedBodyError(ApiError):
     title = "Malformed body"
     sentence = "The body cannot be read: send JSON in UTF-8 (or a form, to /login)."
     sentence_es = "No se puede leer el contenido: envía JSON en UTF-8 (o un formulario, a /login)."
+
+
+class EncodedBodyError(ApiError):
+    """The body is compressed: it may unpack to anything."""
+
+    status = 415
+    title = "Encoded body"
+    sentence = "The body must not be compressed: send it without Content-Encoding."
+    sentence_es = "El contenido no puede ir comprimido: envíalo sin Content-Encoding."
+
+
+class MalformedRequestError(ApiError):
+    """It is not HTTP."""
+
+    status = 400
+    title = "Malformed request"
+    sentence = "This is not an HTTP/1.1 request: /docs shows what can be asked."
+    sentence_es = "Esto no es una petición HTTP/1.1: en /docs se ve qué se puede pedir."
+
+
+class HeadersTooLargeError(ApiError):
+    """More bytes than any browser sends."""
+
+    status = 431
+    title = "Headers too large"
+    sentence = "The address and the headers of this request are too long: send 32 KiB at most."
+    sentence_es = "La dirección y las cabeceras son demasiado largas: envía 32 KiB como máximo."
+
+
+class RequestTooSlowError(ApiError):
+    """The request was not whole in time."""
+
+    status = 408
+    title = "Request too slow"
+    sentence = "The request did not arrive in time: send it again."
+    sentence_es = "La petición no ha llegado a tiempo: envíala otra vez."
 
 
 class UnknownPathError(ApiError):
@@ -584,6 +622,8 @@ def api_error(error: Exception) -> ApiError:
             if any(e["type"] == "json_invalid" for e in error.errors()):
                 return MalformedBodyError()
             return InvalidInputError.from_validation(error)
+    is_queue = isinstance(error, PyMongoError)
+    metrics.count_fault(metrics.Fault.QUEUE_AWAY if is_queue else metrics.Fault.USERS_AWAY)
     logger.warning("database unavailable", **describe_fault(error))
     return UnavailableError()
 
@@ -641,7 +681,12 @@ def responses(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-BODY: tuple[type[ApiError], ...] = (MalformedBodyError, BodyTooLargeError, InvalidInputError)
+BODY: tuple[type[ApiError], ...] = (
+    MalformedBodyError,
+    BodyTooLargeError,
+    EncodedBodyError,
+    InvalidInputError,
+)
 """The errors of every route that takes a body."""
 STUDENT: tuple[type[ApiError], ...] = (
     NotLoggedInError,

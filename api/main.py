@@ -4,15 +4,16 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import accounts, claims, confirmation, feedback, questions, status
+from api.connection import BoundedConnection, allow_many_connections
 from api.deps import Resources
 from api.docs import DESCRIPTION, TAGS, add_docs
 from api.errors import DATABASE_ERRORS, add_handlers, describe_fault
@@ -22,7 +23,9 @@ from api.migrations import migrate
 from core.links import Links
 from core.logging import configure_logging
 from core.mails import AccountMails
+from core.metrics import program_version
 from core.mongo import connect
+from core.monitoring import monitored
 from core.questions import QuestionQueue
 from core.restoring import RestoreMark, UnfinishedRestoreError
 from core.settings import Settings
@@ -47,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     settings.require("api")
     app = FastAPI(
         title=f"Consulta: {settings.course_name}",
-        version=_version(),
+        version=program_version(),
         description=DESCRIPTION.format(
             course=settings.course_name,
             hourly=settings.questions_per_hour,
@@ -65,6 +68,15 @@ def create_app(settings: Settings) -> FastAPI:
     add_docs(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            # Never cookies: whoever calls has a token.
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["Location", "Retry-After"],
+        )
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
     if settings.trusted_proxies:
@@ -75,8 +87,10 @@ def create_app(settings: Settings) -> FastAPI:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests that run are finished first."""
     configure_logging(settings, "api")
+    allow_many_connections()
     uvicorn.run(
         create_app(settings),
+        http=BoundedConnection,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,
@@ -92,7 +106,10 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_user_engine(settings)
-        async with connect(settings) as client:
+        async with (
+            connect(settings) as client,
+            monitored(settings, "api", client[settings.mongo_db_name]) as monitor,
+        ):
             database = client[settings.mongo_db_name]
             assert settings.secret_key is not None  # create_app has checked it
             resources = Resources(
@@ -105,6 +122,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 limits=Limits(engine, settings),
                 links=Links(settings),
                 suppressions=Suppressions(database),
+                monitor=monitor,
             )
             app.state.resources = resources
 
@@ -157,10 +175,3 @@ async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -
         else:
             logger.info("ready", dependency=dependency)
             return
-
-
-def _version() -> str:
-    try:
-        return version("consulta")
-    except PackageNotFoundError:
-        return "unreleased"

@@ -8,18 +8,24 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BodyTooLargeError, InternalError, problem_response
+from api.errors import BodyTooLargeError, EncodedBodyError, InternalError, problem_response
+from core import metrics
 
 BODY_LIMIT = 65_536
 ANSWER_BODY_LIMIT = 262_144
 """Bytes: an answer of 20,000 characters with its quotations."""
 
-_HEADERS = {
+PROTECTION = {
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+"""Headers of every reply."""
+_HTTPS_ONLY = "max-age=31536000"
+"""Seconds: a year in which a browser that came by HTTPS does not come without."""
 
 logger = structlog.get_logger()
 
@@ -51,6 +57,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, remember_status)
         except Exception as error:
+            metrics.count_fault(metrics.Fault.REQUEST_FAILED)
             logger.error(
                 "fault",
                 fault=type(error).__name__,
@@ -61,17 +68,23 @@ class AccessLog:
             response = problem_response(Request(scope), InternalError())
             await response(scope, receive, remember_status)
         finally:
+            seconds = time.perf_counter() - start
+            path = getattr(scope.get("route"), "path", "unknown")
+            metrics.count_request(scope["method"], path, status, seconds)
             logger.info(
                 "request",
                 method=scope["method"],
-                path=getattr(scope.get("route"), "path", "unknown"),
+                path=path,
                 status=status,
-                ms=round((time.perf_counter() - start) * 1000, 1),
+                ms=round(seconds * 1000, 1),
             )
 
 
 class SecurityHeaders:
-    """Headers on every reply; one that the route has set itself stays."""
+    """Headers on every reply; one that the route has set itself stays.
+
+    Browsers are told to come by HTTPS alone where they did: a trusted proxy says so.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -80,15 +93,20 @@ class SecurityHeaders:
         async def add_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in PROTECTION.items():
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers["Strict-Transport-Security"] = _HTTPS_ONLY
             await send(message)
 
         await self._app(scope, receive, add_headers)
 
 
 class BodyLimit:
-    """Refuses bodies that are too large: by their declared length, or while they stream in."""
+    """Refuses bodies that are too large: by their declared length, or while they stream in.
+
+    None is unpacked, so nothing is larger than it was sent.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -98,7 +116,11 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = ANSWER_BODY_LIMIT if scope["path"].endswith("/answer") else BODY_LIMIT
-        declared = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            await problem_response(Request(scope), EncodedBodyError())(scope, receive, send)
+            return
+        declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared[:20]) > limit:
             await problem_response(Request(scope), BodyTooLargeError(limit))(scope, receive, send)
             return

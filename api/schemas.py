@@ -442,6 +442,11 @@ class GivenAnswer(Body):
     uncertain: bool = Field(
         default=False, description="The evidence that the documents answer it is weak"
     )
+    prompt_tokens: Number | None = Field(default=None, description="As the model counts them")
+    answer_tokens: Number | None = Field(default=None, description="As the model counts them")
+    truncated: bool = Field(
+        default=False, description="The model's server cut the prompt, so its words were not used"
+    )
 
     model_config = ConfigDict(
         json_schema_extra={

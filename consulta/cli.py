@@ -293,15 +293,31 @@ def calibrate(
 
 
 @app.command(rich_help_panel=STAFF)
-def status(data: DataOption = DEFAULT_DATA) -> None:
+def status(
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it live; Ctrl-C ends it.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="Seconds between two looks, with --watch.")
+    ] = 5,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
     """Show the queue at a glance.
 
-    How many questions are in each state, how long the oldest has waited, the pace of the answers,
-    and the last errors.
+    How many questions are in each state, how long the oldest has waited, how long waiting,
+    answering and mailing took, the model's tokens, what became of the e-mails, the faults of a day,
+    the last sign of life of each process, the disks, and the last errors.
     """
-    from consulta.queue import show_status
+    from consulta.status import show_status, watch_status
 
-    _run_with_queue(show_status(terminal, _queue_settings(data)))
+    settings = _queue_settings(data)
+    if not watch:
+        _run_with_queue(show_status(terminal, settings))
+        return
+    # Ctrl-C is how it ends.
+    with contextlib.suppress(KeyboardInterrupt):
+        _run_with_queue(watch_status(terminal, settings, interval))
 
 
 @app.command(rich_help_panel=STAFF)

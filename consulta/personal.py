@@ -99,8 +99,8 @@ async def forget(
     async with _stores(settings) as (engine, database):
         await RestoreMark(database).refuse()
         found = await asyncio.to_thread(_find, engine, identifier)
-        staff = settings.staff_email
-        if staff and normal_form(staff) in map(normal_form, found.person.addresses):
+        staff = set(map(normal_form, settings.staff_email))
+        if not staff.isdisjoint(map(normal_form, found.person.addresses)):
             raise AccountError(
                 "Students' wishes go to this address: give STAFF_EMAIL another one first."
             )

@@ -41,6 +41,9 @@ STOP_SECONDS = 45
 """How long supervisord may take to stop everything in order."""
 
 QUEUE_PORT = 27117
+METRICS_PORT = 9464
+"""Of the API; the worker's and the mailer's follow."""
+SERVICES = ("api", "worker", "mailer")
 
 SECRET_KEY_FILE = "secret_key"  # nosec B105  # the name of a file
 """In the data folder, made at the first start."""
@@ -125,6 +128,18 @@ def plan_layout(data: Path, api_port: int, mailbox_port: int) -> Layout:
     queue_port = QUEUE_PORT if _is_free(QUEUE_PORT) else _free_port()
     smtp_port, llm_port = _free_port(), _free_port()
     return Layout(data, api_port, mailbox_port, queue_port, smtp_port, llm_port)
+
+
+def choose_metrics_ports(settings: "Settings") -> dict[str, int]:
+    """For each service the port of its /metrics, from METRICS_PORT on; 0 for all where that is 0.
+
+    One that is taken, as by another stack, is replaced by a free one.
+    """
+    if "metrics_port" in settings.model_fields_set and not settings.metrics_port:
+        return dict.fromkeys(SERVICES, 0)
+    first = settings.metrics_port or METRICS_PORT
+    ports = {name: min(first + at, 65535) for at, name in enumerate(SERVICES)}
+    return {name: port if _is_free(port) else _free_port() for name, port in ports.items()}
 
 
 @contextlib.contextmanager
@@ -314,7 +329,9 @@ def index_documents(environment: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def running(layout: Layout, model: Model, environment: Mapping[str, str]) -> Iterator["Stack"]:
+def running(
+    layout: Layout, model: Model, environment: Mapping[str, str], metrics_ports: Mapping[str, int]
+) -> Iterator["Stack"]:
     """The whole stack; at the end everything is stopped in order and waited for.
 
     Raises:
@@ -322,7 +339,7 @@ def running(layout: Layout, model: Model, environment: Mapping[str, str]) -> Ite
     """
     config = layout.data / "supervisord.conf"
     with config.open("w") as file:
-        _supervisor_config(layout, model).write(file)
+        _supervisor_config(layout, model, metrics_ports).write(file)
     supervisord = subprocess.Popen(  # nosec B603  # a script beside this Python
         [*_die_with_parent(), _script("supervisord"), "--nodaemon", "--configuration", str(config)],
         env={**os.environ, **environment, "PYTHONUNBUFFERED": "1", **_MEMORY},
@@ -398,7 +415,9 @@ class Stack:
                 )
 
 
-def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigParser:
+def _supervisor_config(
+    layout: Layout, model: Model, metrics_ports: Mapping[str, int]
+) -> configparser.RawConfigParser:
     config = configparser.RawConfigParser()
     config["supervisord"] = {
         "logfile": _escaped(layout.log / "supervisord.log"),
@@ -449,6 +468,8 @@ def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigPa
             "stdout_logfile_maxbytes": "10MB",
             "stdout_logfile_backups": "3",
         }
+        if name in metrics_ports:
+            config[f"program:{name}"]["environment"] = f'METRICS_PORT="{metrics_ports[name]}"'
     return config
 
 

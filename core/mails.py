@@ -31,6 +31,8 @@ class MailKind(StrEnum):
     """An e-mail did not become a question; ``values["reason"]`` says why."""
     FOR_STAFF = "for_staff"
     """A student asks the course staff about an answer."""
+    ALARM = "alarm"
+    """The service needs the staff, or does so no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class AccountMails:
             )
         await self._mails.create_index([("dedupe", 1)], name="dedupe", unique=True)
         await self._mails.create_index([("email", 1), ("number", 1)], name="recipient")
+        # For the figures of core.statistics.
+        await self._mails.create_index([("status", 1)], name="status")
 
     async def enqueue(
         self,
@@ -174,6 +178,10 @@ class AccountMails:
     async def mark_undeliverable(self, number: int, mail_claims: int, reason: str) -> bool:
         """It was refused for good; its secrets are erased."""
         return await self.outbox.mark_undeliverable(number, mail_claims, reason, values={})
+
+    async def withdraw(self, number: int, mail_claims: int) -> bool:
+        """It is not worth sending any more."""
+        return await self.outbox.withdraw(number, mail_claims)
 
     async def mark_bounced(self, number: int, reason: str) -> bool:
         """It was accepted and came back; False if none is under way."""

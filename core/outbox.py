@@ -28,6 +28,8 @@ class MailStatus(StrEnum):
 
     SENT = "sent"
     UNDELIVERABLE = "undeliverable"
+    WITHDRAWN = "withdrawn"
+    """An alarm that was no longer true when it could have been sent."""
 
 
 class Outbox:
@@ -113,6 +115,10 @@ class Outbox:
             number, mail_claims, {**final, "mail_error": reason, **changes}
         )
 
+    async def withdraw(self, number: int, mail_claims: int) -> bool:
+        """It is not worth sending any more."""
+        return await self._update_held(number, mail_claims, self._final(MailStatus.WITHDRAWN))
+
     async def mark_bounced(self, number: int, reason: str, **changes: Any) -> bool:
         """It came back, after a server had accepted it or while that was in doubt."""
         final = {**self._final(MailStatus.UNDELIVERABLE), "mail_error": reason, **changes}
@@ -142,9 +148,13 @@ class Outbox:
     def _lease_end(self) -> int:
         return milliseconds(self._clock() + timedelta(seconds=self.lease_seconds))
 
-    @staticmethod
-    def _final(status: MailStatus) -> Document:
-        return {"status": str(status), "mail_due": NEVER, "mail_in_doubt": False}
+    def _final(self, status: MailStatus) -> Document:
+        return {
+            "status": str(status),
+            "mail_due": NEVER,
+            "mail_in_doubt": False,
+            "mail_ended_ms": milliseconds(self._clock()),
+        }
 
     async def _update_held(
         self, number: int, mail_claims: int, changes: Document, increments: Document | None = None

@@ -69,6 +69,24 @@ _ENV_ENCODING = "utf-8-sig"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+_PLACEHOLDER = re.compile(
+    r"change[\W_]*(?:me|this|it)|placeholder|insecure|example|your[\W_]|secret[\W_]*key|password"
+    r"|at[\W_]*least|256[\W_]*bit|todo|cambia[\W_]*(?:me|esto)|contrase",
+    re.IGNORECASE,
+)
+"""What stands in examples and manuals where a secret should be."""
+_KNOWN_KEYS = {
+    # Of FastAPI's tutorial, which is copied as it is.
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+}
+_KNOWN_PASSWORDS = {
+    *("password", "passwd", "pass", "secret", "secreto", "root", "toor", "admin", "user", "test"),
+    *("mysql", "mariadb", "mongo", "mongodb", "consulta", "default", "guest", "clave", "none"),
+    *("123456", "12345678", "123456789", "1234", "12345", "qwerty", "xxx", "xxxx", "xxxxxxxx"),
+    *("example", "contraseña", "contrasena", "todo", "your-password", "..."),
+}
+
+
 class SettingsError(Exception):
     """A setting is missing, misspelt or wrong; the message is one sentence that names it."""
 
@@ -81,6 +99,22 @@ class Passwords(BaseModel):
     forgot_password: SecretStr
     smtp_password: SecretStr
     imap_password: SecretStr
+
+    @field_validator("*")
+    @classmethod
+    def _own_password(cls, value: SecretStr) -> SecretStr | None:
+        return _no_known_password(value)
+
+
+def _no_known_password(value: SecretStr | None) -> SecretStr | None:
+    password = value.get_secret_value().casefold() if value else ""
+    if password in _KNOWN_PASSWORDS or re.match(
+        r"(?:change|cambia)[\W_]*(?:me|this|it|esto)", password
+    ):
+        raise ValueError(
+            "is a password that everybody knows: choose another one, here and where it is asked for"
+        )
+    return value
 
 
 def _time_zone(name: str) -> str:
@@ -178,6 +212,11 @@ class Settings(BaseSettings):
         default=[],
         description="addresses or networks of the web servers in front, comma-separated, such as "
         "`127.0.0.1,172.16.0.0/12`; only theirs is an `X-Forwarded-For` that counts",
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="web pages of other servers that may call the API from a browser, "
+        "comma-separated, such as `https://campus.uni.example`; empty: none",
     )
 
     # The course.
@@ -327,8 +366,10 @@ class Settings(BaseSettings):
     mail_questions_per_day: int = Field(
         20, description="mails one sender may have answered in a day", ge=1
     )
-    staff_email: str | None = Field(
-        None, description="where a student's wish to ask the course staff is sent"
+    staff_email: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="where alarms and a student's wish to ask the course staff are sent; one "
+        "address or several, comma-separated; empty: nowhere",
     )
 
     # Personal data.
@@ -340,7 +381,34 @@ class Settings(BaseSettings):
         le=36_500,
     )
 
-    # Logs.
+    # Alarms by e-mail, to STAFF_EMAIL.
+    alarm_question_seconds: float = Field(
+        7200, description="an alarm when a question has waited longer for its answer", gt=0
+    )
+    alarm_mail_seconds: float = Field(
+        3600, description="an alarm when an e-mail has waited longer to be sent", gt=0
+    )
+    alarm_free_mb: int = Field(
+        1000, description="an alarm when a disk has less free, MB; 0: never", ge=0
+    )
+    alarm_pause_seconds: float = Field(
+        3600, description="shortest time between two alarms, of whatever kind", gt=0
+    )
+
+    # Metrics and logs.
+    metrics_port: int = Field(
+        0,
+        description="port of the page /metrics, in Prometheus' format; each process needs one of "
+        "its own; 0: none. `consulta up` uses 9464 (api), 9465 (worker) and 9466 (mailer)",
+        ge=0,
+        le=65535,
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="address that page listens on; it asks for no password"
+    )
+    heartbeat_seconds: float = Field(
+        10, description="how often each process stores a sign of life", gt=0
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe line that is written"
     )
@@ -356,7 +424,24 @@ class Settings(BaseSettings):
         # Compose files hand unset variables over as empty strings.
         return {name: value for name, value in values.items() if value != ""}
 
-    @field_validator("llm_languages", "allowed_email_domains", "trusted_proxies", mode="before")
+    @field_validator("staff_email", mode="before")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        # Not in small letters, as other lists: before the @ case may count.
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("staff_email")
+    @classmethod
+    def _plain_addresses(cls, value: list[str]) -> list[str]:
+        if any(not re.fullmatch(r"[^\s@,<>\"]+@[^\s@,<>\"]+", address) for address in value):
+            raise ValueError("must be addresses such as ana@uni.es, separated by commas")
+        return value
+
+    @field_validator(
+        "llm_languages", "allowed_email_domains", "trusted_proxies", "cors_origins", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return _parts(value)
@@ -373,11 +458,20 @@ class Settings(BaseSettings):
     def _networks(cls, value: list[str]) -> list[str]:
         for network in value:
             try:
-                ipaddress.ip_network(network)
+                is_everybody = ipaddress.ip_network(network).prefixlen == 0
             except ValueError:
                 raise ValueError(
                     "must be addresses such as 127.0.0.1 or networks such as 172.16.0.0/12"
                 ) from None
+            if is_everybody:
+                raise ValueError("must not name all addresses: anybody can write the header")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        if any(not re.fullmatch(r"https?://[^\s/*?#@]+", origin) for origin in value):
+            raise ValueError("must be origins such as https://campus.uni.example, without a path")
         return value
 
     @field_validator("brand_color")
@@ -394,11 +488,21 @@ class Settings(BaseSettings):
     def _long_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             secret = value.get_secret_value()
-            if len(secret.encode()) < 32 or len(set(secret)) < 8:
+            if (
+                len(secret.encode()) < 32
+                or len(set(secret)) < 8
+                or secret.lower() in _KNOWN_KEYS
+                or _PLACEHOLDER.search(secret)
+            ):
                 raise ValueError(
                     "must be 32 random characters or more: `openssl rand -hex 32` makes one"
                 )
         return value
+
+    @field_validator("db_pass", "mongo_pass")
+    @classmethod
+    def _own_password(cls, value: SecretStr | None) -> SecretStr | None:
+        return _no_known_password(value)
 
     @field_validator("database_url")
     @classmethod
@@ -572,7 +676,7 @@ def read_passwords(file: Path) -> Passwords:
             raise SettingsError(f"{file} is not JSON: {fault}.") from None
         key = ".".join(map(str, first["loc"])) or "its content"
         problem = {"missing": "is missing", "extra_forbidden": "is not a known key"}.get(
-            first["type"], f"is wrong: {first['msg']}"
+            first["type"], f"is wrong: {first['msg'].removeprefix('Value error, ')}"
         )
         raise SettingsError(
             f"{file}: {key} {problem}; passwords.json.example shows all keys."

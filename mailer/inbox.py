@@ -20,6 +20,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure, PyMongoError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
+from core import metrics
 from core.clock import Clock, system_clock
 from core.domains import is_within, spellings
 from core.mails import AccountMail, AccountMails, MailKind
@@ -250,7 +251,9 @@ class Reception:
         if not bounce.is_final:
             return True
         store = self._queue if isinstance(sent, Question) else self._mails
-        await store.mark_bounced(sent.id, bounce.reason)
+        if await store.mark_bounced(sent.id, bounce.reason):
+            kind = "answer" if isinstance(sent, Question) else "other"
+            metrics.MAILS.labels(kind, metrics.MailOutcome.BOUNCED).inc()
         if bounce.is_dead_address:
             await self._suppressions.add(sent.email, bounce.reason)
         _log.warning(
@@ -323,9 +326,10 @@ class Reception:
         except IdempotencyConflictError:
             _log.warning("not stored: another e-mail had this Message-ID", user=user.id)
         else:
-            if enqueued.created:
-                _log.info("a question by e-mail", question=enqueued.question.id)
-            await self._acknowledge(mail, enqueued.question)
+            with structlog.contextvars.bound_contextvars(question=enqueued.question.id):
+                if enqueued.created:
+                    _log.info("a question by e-mail")
+                await self._acknowledge(mail, enqueued.question)
 
     async def _followed(self, mail: IncomingMail, user: User) -> Question | None:
         """The student's own answered question whose answer the e-mail replies to."""
@@ -488,6 +492,7 @@ class Inbox:
             if trouble is None:
                 _log.info("the inbox is back")
             elif not self._stop.is_set():
+                metrics.count_fault(metrics.Fault.INBOX_AWAY)
                 _log.error("the inbox cannot be read", reason=without_addresses(trouble))
         self._trouble = trouble
 

@@ -50,8 +50,8 @@ class Department:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def start(self, name: str, service: str | None = None, **environment: str) -> None:
-        """Run ``consulta SERVICE`` under ``name``; its log is ``NAME.log``."""
-        command = [sys.executable, "-m", "consulta", service or name]
+        """Run ``consulta SERVICE``, with options, under ``name``; its log is ``NAME.log``."""
+        command = [sys.executable, "-m", "consulta", *(service or name).split()]
         self.processes[name] = self._stack.enter_context(
             servers.running(
                 command,
