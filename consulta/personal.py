@@ -9,8 +9,6 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.policy import default
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +23,7 @@ from consulta.student import remove_student
 from core.domains import spellings
 from core.forgetting import Forgotten, Person, PersonalData
 from core.mongo import connect
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.users import User, UserRepository, create_user_engine, normal_form
 
@@ -98,6 +97,7 @@ async def forget(
         pymongo.errors.PyMongoError: the queue's database is away, or is being restored.
     """
     async with _stores(settings) as (engine, database):
+        await RestoreMark(database).refuse()
         found = await asyncio.to_thread(_find, engine, identifier)
         staff = set(map(normal_form, settings.staff_email))
         if not staff.isdisjoint(map(normal_form, found.person.addresses)):
@@ -189,14 +189,11 @@ def _mails_in(data: Path, person: Person) -> list[Path]:
 
 
 def _texts(file: Path) -> list[str]:
+    """The mail as it lies there, its envelope in front, and what its parts say decoded."""
     try:
-        message = email.message_from_bytes(file.read_bytes(), policy=default)
+        content = file.read_bytes()
     except FileNotFoundError:
         return []
-    assert isinstance(message, EmailMessage)
-    texts = [str(value) for value in message.values()]
-    for part in message.walk():
-        if part.get_content_maintype() == "text":
-            content = part.get_payload(decode=True)
-            texts.append(content.decode("utf-8", "replace") if isinstance(content, bytes) else "")
-    return [text.casefold() for text in texts]
+    parts = [part.get_payload(decode=True) for part in email.message_from_bytes(content).walk()]
+    texts = [content, *(part for part in parts if isinstance(part, bytes))]
+    return [text.decode("utf-8", "replace").casefold() for text in texts]

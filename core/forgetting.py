@@ -260,12 +260,14 @@ class PersonalData:
             "dedupe": str(uuid.uuid4()),
             "thread": None,
             "follows": None,
-            # They may quote the address, and what was asked.
-            "error": None,
+            # It may quote the address.
             "mail_error": None,
             "mail_due": NEVER,
             "mail_in_doubt": False,
         }
+        if error := document.get("error"):
+            # What follows the kind of error may quote what was asked.
+            changes["error"] = masked(error.partition(":")[0], *identifiers)
         for name in ("input", "output"):
             if isinstance(text := document.get(name), str):
                 changes[name] = masked(text, *identifiers)
@@ -274,7 +276,7 @@ class PersonalData:
                 name: masked(text, *identifiers) for name, text in earlier.items()
             }
         if document.get("status") is None:
-            changes |= {"status": str(MailStatus.UNDELIVERABLE), "mail_error": UNSENT}
+            changes |= {"status": str(MailStatus.WITHDRAWN), "mail_error": UNSENT}
         result = await self._prompts.update_one(
             {"_id": number, **condition}, {"$set": changes, "$inc": {"mail_claims": 1}}
         )

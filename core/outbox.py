@@ -29,7 +29,8 @@ class MailStatus(StrEnum):
     SENT = "sent"
     UNDELIVERABLE = "undeliverable"
     WITHDRAWN = "withdrawn"
-    """An alarm that was no longer true when it could have been sent."""
+    """Not worth sending any more: an alarm that was no longer true, or an answer to a student whose
+    data were deleted."""
 
 
 class Outbox:

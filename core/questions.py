@@ -249,7 +249,7 @@ def _state(document: Mapping[str, Any], now: datetime) -> QuestionState:
         match document.get("status"):
             case MailStatus.SENT:
                 return QuestionState.SENT
-            case MailStatus.UNDELIVERABLE:
+            case MailStatus.UNDELIVERABLE | MailStatus.WITHDRAWN:
                 return QuestionState.UNDELIVERABLE
             case _:
                 return QuestionState.ANSWERED

@@ -35,7 +35,7 @@ from core.clock import as_datetime, milliseconds
 from core.mails import AccountMails, MailKind
 from core.mongo import connect
 from core.questions import Answer, Outcome, QuestionQueue, QuestionState, Rating, Source, Thread
-from core.restoring import RestoreMark
+from core.restoring import RestoreMark, UnfinishedRestoreError
 from core.settings import Settings
 from core.statistics import Statistics
 from core.suppressions import Suppressions
@@ -508,6 +508,47 @@ async def test_restore_beside_a_running_service_is_refused(place: Any) -> None:
         assert f"a worker is answering question {asked.question.id}".encode() in refused.stderr
         await queue.give_back(claim.id, claim.claims)
     assert new("restore", "--replace", file).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["nx", "ferretdb", "secantusdb"])
+async def test_nobody_adds_or_claims_while_a_restore_has_not_ended(place: Any, kind: str) -> None:
+    here = place(kind)
+    await fill(here)
+    async with here.queue_database() as database:
+        mark = RestoreMark(database)
+        await mark.set()
+        before = await here.content()
+        queue, mails, positions = (
+            QuestionQueue(database),
+            AccountMails(database),
+            Positions(database),
+        )
+        for verb in (
+            lambda: queue.enqueue(input="¿Qué?", email="ana@uni.test", user_id=1),
+            queue.claim,
+            queue.claim_answered,
+            mails.claim,
+            lambda: mails.enqueue(
+                MailKind.CONFIRMATION, email="a@uni.test", language="es", values={}
+            ),
+            lambda: positions.find("INBOX", 17),
+            lambda: positions.start("INBOX", 18, 0),
+            lambda: positions.move("INBOX", 17, 4_100_000_000),
+        ):
+            with pytest.raises(UnfinishedRestoreError, match="let it end, or repeat it"):
+                await verb()
+        assert await here.content() == before
+        for words in (
+            *(["status"], ["export"], ["requeue", "2"]),
+            *(["users", "export", "ana"], ["users", "forget", "ana", "--yes"]),
+        ):
+            told = here(*words)
+            assert told.returncode == 1
+            assert told.stderr.startswith(b"consulta: Not now: the restore of"), words
+        assert await here.content() == before
+        await mark.remove()
+        assert await queue.claim() is not None, "the same queue goes on"
+        assert await queue.claim_answered() is not None
 
 
 # Cut anywhere.

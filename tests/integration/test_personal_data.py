@@ -23,7 +23,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from sqlalchemy import MetaData, select
 
 from core.clock import milliseconds, system_clock
-from core.forgetting import MASK, Person, PersonalData, Retention, masked
+from core.forgetting import MASK, UNSENT, Person, PersonalData, Retention, masked
 from core.links import LinkPurpose, Links
 from core.mails import AccountMails, MailKind
 from core.mongo import connect
@@ -216,6 +216,9 @@ async def live_through_everything(stores: Stores) -> dict[str, int]:
                 "¿Y por qué, si no depende de nada? - zqowl_7\r\n"
             ).encode()
             assert await reception.take(read_mail(reply))
+            claim = await queue.claim()
+            assert claim is not None
+            await queue.give_back(claim.id, claim.claims, error="ValueError: zqmarked")
             follow_up = await answer_next(queue)
             answered = await answer_next(queue)
             waiting = ask(NAME, "¿Me lo repites? Zqmarked", "zqmid-4")
@@ -284,6 +287,10 @@ async def test_marked_person_is_in_no_byte_after_being_forgotten(stores: Stores)
         assert first.rating is Rating.ASK_STAFF
         status = await Statistics(database).counts()
         assert status.by_state[QuestionState.WAITING] == 0
+        unsent = await database["prompts"].find_one({"_id": numbers["follow_up"]})
+        assert unsent is not None
+        assert (unsent["status"], unsent["mail_error"]) == ("withdrawn", UNSENT)
+        assert unsent["error"] == "ValueError"
         # Only the other one's answer is still to be sent.
         claims = [await queue.claim_answered() for _ in range(2)]
         assert [claim and claim.email for claim in claims] == ["eva@uni.test", None]
