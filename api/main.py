@@ -148,6 +148,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 yield
             finally:
                 await cancel(preparations)
+                resources.hashing.close()
                 engine.dispose()
 
     return lifespan

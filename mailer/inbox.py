@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
@@ -84,6 +84,8 @@ _SPANISH = re.compile(
 _ENGLISH = re.compile(
     r"\b(?:the|an?|is|are|what|how|when|which|why|does|do|to|of|for|with|and|in)\b", re.I
 )
+
+_LINK = re.compile(r"\w[.。．｡@]\w|:/")
 
 _log = structlog.get_logger(__name__)
 
@@ -367,6 +369,9 @@ class Reception:
         domains = self._settings.allowed_email_domains
         is_outside = bool(domains) and not is_within(address, domains)
         reason = Refusal.OUTSIDE if is_outside else Refusal.UNREGISTERED
+        if _LINK.search(mail.subject):
+            # Somebody else may have written it in his name, for us to send it to him.
+            mail = replace(mail, subject="")
         await self._refuse(mail, address, reason, domains=", ".join(domains), at_most_every=_WEEK)
 
     def _today(self) -> str:

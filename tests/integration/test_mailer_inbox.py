@@ -824,6 +824,18 @@ async def test_stranger_reads_in_his_mailbox_how_to_register(department: Departm
     assert told["Auto-Submitted"] == "auto-replied"
 
 
+@pytest.mark.parametrize(
+    "link", ["https://evil.test/x", "www.evil.test", "evil.test", "a@evil.test"]
+)
+async def test_nobody_has_a_link_sent_to_a_stranger(department: Department, link: str) -> None:
+    department.append(a_mail(f"CONSULTA {link}", f"Win at {link}", STRANGER))
+    async with department.inbox():
+        await department.look_at(1)
+    (mail,) = await department.written()
+    assert mail["email"] == STRANGER
+    assert "evil" not in repr(mail)
+
+
 async def test_domain_that_cannot_register_is_told_which_can(department: Department) -> None:
     settings = department.settings.model_copy(
         update={"allowed_email_domains": ["uni.test", "año.test"]}
