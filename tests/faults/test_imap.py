@@ -27,7 +27,7 @@ def _are_seen(mail: MailServer) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["write", "sendto"])
-def test_mailer_killed_at_each_call_makes_onequestion_of_each_mail(
+def test_mailer_killed_at_each_call_makes_one_question_of_each_mail(
     tmp_path: Path, course_index: Path, counted: Count, mail: MailServer, call: str
 ) -> None:
     # Of TLS come the calls of `write`, of MongoDB and SMTP those of `sendto`.

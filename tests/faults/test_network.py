@@ -47,10 +47,12 @@ def _each_fault(
             continue
         what = f"network to the {server}: {fault.name.lower().replace('_', ' ')}"
         harmed = network.harmed
-        network.set(fault, delay=0.2)
+        # What is forgotten must be there first: some connections are as short as a mail.
+        network.set(Fault.HALF_OPEN if fault is Fault.FORGOTTEN else fault, delay=0.2)
         asking = threading.Thread(target=_three_times, args=(ask or lab.ask,))
         asking.start()
         eventually(partial(_is_harmed, network, harmed), 120, f"A trace of the {what}")
+        network.set(fault, delay=0.2)
         time.sleep(_SECONDS.get((server, fault), 4))
         network.set(Fault.NONE)
         asking.join()
