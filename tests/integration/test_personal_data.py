@@ -272,7 +272,7 @@ async def test_marked_person_is_in_no_byte_after_being_forgotten(stores: Stores)
     assert "Nobody is called" in again.stderr
     assert "nothing is kept" in stores("users", "forget", MARKED, "--yes").stderr
     assert stores("users", "export", MARKED).returncode == 1
-    assert await stores.everything() == after
+    assert _kept(await stores.everything()) == _kept(after)
     async with stores.queue_database() as database:
         queue = QuestionQueue(database)
         late = await queue.complete(numbers["held"], numbers["held_claims"], ANSWER)
@@ -297,6 +297,11 @@ async def test_marked_person_is_in_no_byte_after_being_forgotten(stores: Stores)
     if stores.settings.database_url.get_secret_value().startswith("sqlite"):  # type: ignore[union-attr]
         content = (stores.department.folder / "users.sqlite").read_bytes().lower()
         assert not [mark for mark in MARKS if mark.encode() in content]
+
+
+def _kept(everything: str) -> list[str]:
+    tables = ("('prompts'", "('mails'", "('users'", "('suppressions'")
+    return sorted(line for line in everything.splitlines() if line.startswith(tables))
 
 
 async def test_forgotten_students_login_and_old_links_open_nothing(stores: Stores) -> None:
