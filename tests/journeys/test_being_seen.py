@@ -346,3 +346,25 @@ def test_watched_status_in_a_terminal_is_written_over_and_ctrl_c_ends_it(uni: De
         watching.kill()
         watching.wait()
         os.close(parent)
+
+
+def test_staff_are_alarmed_once_through_kills_of_two_mailers(uni: Department) -> None:
+    uni.environment |= {"STAFF_EMAIL": "prof@uni.test", "ALARM_QUESTION_SECONDS": "1"}
+    for name, service in (("api", "api"), ("mailer", "mailer"), ("mailer-2", "mailer")):
+        uni.start(name, service)
+    uni.wait_until_ready()
+    with uni.student("ana") as ana:
+        number = ana.post("/questions", json={"input": QUESTION}).json()["id"]
+        (mail,) = eventually(lambda: uni.mails("prof@uni.test"), 60, "The alarm")
+        for name in ("mailer", "mailer-2"):
+            uni.kill(name)
+            uni.start(f"{name}-again", "mailer")
+        uni.start("worker")
+        uni.answered(ana, number)
+        eventually(lambda: len(uni.mails("ana@uni.test")) == 1, 30, "The answer's e-mail")
+    body = mail.get_body(("plain",))
+    assert body is not None
+    assert "No hay ningún worker en marcha" in body.get_content()
+    copies = uni.mails("prof@uni.test")
+    # A kill between the mail server's yes and its mark makes a copy of the same mail.
+    assert {copy["Message-ID"] for copy in copies} == {mail["Message-ID"]}
