@@ -5,7 +5,8 @@ BIN := .venv/bin
 DATA ?= var
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test faults install-dev test-servers lint sbom lock bench load soak clean
+.PHONY: help up install test security faults install-dev test-servers lint sbom lock bench load soak \
+  clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -20,6 +21,10 @@ install-dev: .venv/dev.done ## The same, with what tests and checks need
 test: install-dev ## Run the tests
 	@scripts/install-browser
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+security: install-dev ## Run what docs/security.md names: its tests, and every injected instruction
+	@scripts/install-browser
+	@$(BIN)/python scripts/security
 
 faults: install-dev ## Kill, starve and confuse the whole service for half an hour; print what was lost
 	@timeout --kill-after=60 30m $(BIN)/python -m pytest tests/faults -m faults -n 2 --maxschedchunk 1
