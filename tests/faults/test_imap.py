@@ -103,7 +103,7 @@ def test_idle_that_never_speaks_is_given_up(
 
 
 @pytest.mark.slow
-def test_mailbox_of_thousands_at_the_first_start_is_searched_for_itsquestions(
+def test_mailbox_of_thousands_at_the_first_start_is_searched_for_its_questions(
     tmp_path: Path, course_index: Path, counted: Count, mail: MailServer
 ) -> None:
     every = 500
