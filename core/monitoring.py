@@ -20,6 +20,8 @@ from core.settings import Settings
 from core.statistics import Counts, Statistics
 from core.worker import cancel
 
+GOODBYE_SECONDS = 3.0
+"""How long a process that ends tries to take its sign of life away."""
 READ_SECONDS = 5.0
 """How long the page waits for the queue's database."""
 
@@ -92,7 +94,7 @@ class Monitor:
         if self._processes is None:
             return
         with contextlib.suppress(PyMongoError, TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._store_faults(self._processes)
                 await self._processes.remove(self._service, own_name())
 

@@ -141,6 +141,7 @@ class Outbox:
                     "status": None,
                     "mail_attempts": 0,
                     "mail_due": milliseconds(self._clock()),
+                    "mail_since_ms": milliseconds(self._clock()),
                 }
             },
         )

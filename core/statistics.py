@@ -167,13 +167,16 @@ class Statistics:
         found = []
         for kind, mails, written in self._outboxes():
             # An alarm must not keep itself alive; of a question there is no kind.
+            fields = {written: 1, "kind": 1, "mail_since_ms": 1}
             cursor = (
-                mails.find({"mail_due": {"$lt": NEVER}}, {written: 1, "kind": 1})
+                mails.find({"mail_due": {"$lt": NEVER}}, fields)
                 .sort([("mail_due", 1)])
                 .limit(MOST_UNSENT)
             )
             async for mail in cursor:
-                if mail.get("kind") != "alarm" and as_datetime(mail[written]) < since:
+                # One that was requeued waits since then.
+                waits = max(milliseconds(as_datetime(mail[written])), mail.get("mail_since_ms", 0))
+                if mail.get("kind") != "alarm" and waits < milliseconds(since):
                     found.append((kind, mail["_id"]))
         return sorted(found)
 

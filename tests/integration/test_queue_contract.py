@@ -851,6 +851,11 @@ async def test_answers_refused_for_good_are_found_by_when_they_were(
     assert await figures.undeliverable(moments[0]) == [1, 2]
     assert await figures.undeliverable(moments[1]) == [2]
     assert [question.id for question in (await figures.figures()).last_errors] == [2, 1]
+    clock.move(3600)
+    assert await queue.requeue_mail(1)
+    clock.move(60)
+    assert await figures.unsent(clock.now - timedelta(seconds=61)) == []
+    assert await figures.unsent(clock.now) == [("question", 1)]
 
 
 async def test_signs_of_life_are_one_for_each_process_and_faults_add_up(
