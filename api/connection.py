@@ -41,6 +41,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._unread: asyncio.TimerHandle | None = None
         self._head = 0
         self._is_head_whole = False
+        self._is_begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -66,7 +67,7 @@ class BoundedConnection(HttpToolsProtocol):
                 self._refuse(HeadersTooLargeError())
 
     def on_message_begin(self) -> None:
-        self._head, self._is_head_whole = 0, False
+        self._head, self._is_head_whole, self._is_begun = 0, False, True
         self._wait()
         super().on_message_begin()
 
@@ -79,6 +80,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._is_begun = False
         self._stop_waiting()
         super().on_message_complete()
 
@@ -113,8 +115,11 @@ class BoundedConnection(HttpToolsProtocol):
             self._wait()
         elif self.transport.is_closing() or (is_at_work and self.cycle.response_started):
             self.transport.abort()
-        else:
+        elif self._is_begun:
             self._refuse(RequestTooSlowError())
+        else:
+            # Browsers open connections in advance, and would take a reply for that to a request.
+            self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
         """The last reply of this connection."""
