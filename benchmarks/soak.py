@@ -22,6 +22,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,7 +134,7 @@ class Student:
     name: str
     stop: threading.Event
     statuses: Counter[int] = field(default_factory=Counter)
-    _number: int = 0
+    _asked: list[int] = field(default_factory=list)
 
     def register(self) -> None:
         """An account of one's own."""
@@ -160,17 +161,18 @@ class Student:
                     if login is None or login.status_code != 200:
                         continue
                     http.headers["authorization"] = f"Bearer {login.json()['access_token']}"
-                text = f"{_QUESTIONS[self._number % len(_QUESTIONS)]}"
+                text = _QUESTIONS[len(self._asked) % len(_QUESTIONS)]
                 asked = self._send(
                     lambda text=text, key=key: http.post(
                         "/questions", json={"input": text}, headers={"Idempotency-Key": key}
                     )
                 )
                 if asked is not None and asked.status_code == 202:
-                    self.lab.accepted.append(asked.json()["id"])
-                    self._number += 1
+                    self._asked.append(asked.json()["id"])
+                    self.lab.accepted.append(self._asked[-1])
                     key = uuid.uuid4().hex
-                path = chance.choice(["/questions", "/health/ready", "/questions/1"])
+                one = f"/questions/{self._asked[-1]}" if self._asked else "/questions"
+                path = chance.choice(["/questions", "/health/ready", one])
                 self._send(lambda path=path: http.get(path))
 
     def _send(self, request: Callable[[], httpx.Response]) -> httpx.Response | None:
@@ -262,6 +264,7 @@ def soak(
         students = [Student(lab, f"student{number}", stop) for number in range(3)]
         for student in students:
             student.register()
+        _log_in_at_once(lab, students)
         working = [threading.Thread(target=student.work, args=(pause,)) for student in students]
         for thread in working:
             thread.start()
@@ -302,6 +305,17 @@ def soak(
         tally = lab.tally("soak", sum(faults.values()), seconds=300)
     statuses = sum((student.statuses for student in students), Counter())
     return Soaked(samples, seconds, faults, statuses, ended, tally)
+
+
+def _log_in_at_once(lab: Laboratory, students: Sequence[Student]) -> None:
+    """As many as are let in together: each thread that hashes keeps the memory of one hash."""
+
+    def log_in(student: Student) -> None:
+        form = {"username": student.name, "password": PASSWORD}
+        httpx.post(f"{lab.api_url}/login", data=form, timeout=60).raise_for_status()
+
+    with ThreadPoolExecutor(3 * len(students)) as pool:
+        list(pool.map(log_in, [*students] * 3))
 
 
 def _words(fault: Fault | str) -> str:

@@ -78,7 +78,7 @@ def test_replay_tells_when_a_promise_is_broken(change: dict[str, object], broken
     asked = schedule([Arrival(second, second) for second in range(10)], quiet_questions=10)
     for number, row in enumerate(asked):
         row.status, row.latency, row.place, row.place_was = 202, 0.01, 1, 1
-        row.expected = row.waited = row.bound = 30.0
+        row.expected = row.waited = row.bound = row.took = 30.0
         if number >= 15:
             for name, value in change.items():
                 setattr(row, name, value)
