@@ -52,8 +52,10 @@ from core.users import (
 )
 
 RECOVERY_SECONDS = 0.5
-"""The reply about a forgotten password takes this long, or a multiple of it: far longer than the
-work for an address that has an account, so the time does not tell whether it has one."""
+REFUSAL_SECONDS = 0.25
+"""The replies about a forgotten and to a wrong password take this long, or a multiple of it: far
+longer than the work for any account, so the time does not tell whether there is one. The hash of an
+account may be an old one, with parameters of then, and take another time than today's."""
 RECOVERY_MESSAGES = {
     "es": "Si esta dirección tiene una cuenta, le hemos enviado una contraseña temporal. "
     "Sirve una vez, durante 30 minutos.",
@@ -169,6 +171,7 @@ async def login(
     On this page you need not call it: press **Authorize** at the top. After five wrong passwords
     within a minute there is a pause, which grows; a temporary password works all the same.
     """
+    start = time.monotonic()
     name, password = form.username.strip(), form.password
     if len(form.username) > LONGEST_EMAIL or len(password) > LONGEST_PASSWORD:
         # Nobody can have registered these, so the reply may come without hashing anything.
@@ -180,6 +183,7 @@ async def login(
     except TemporaryPasswordUsedError:
         raise errors.TemporaryPasswordAlreadyUsedError from None
     if user is None:
+        await _wait_out(start, REFUSAL_SECONDS)
         raise errors.WrongCredentialsError
     return _token(user, resources)
 
@@ -237,8 +241,7 @@ async def forgot_password(
     except errors.DATABASE_ERRORS:
         await run_in_threadpool(limits.give_back, RECOVERIES, account)
         raise
-    taken = time.monotonic() - start
-    await asyncio.sleep(RECOVERY_SECONDS - taken % RECOVERY_SECONDS)
+    await _wait_out(start, RECOVERY_SECONDS)
     return Message(message=RECOVERY_MESSAGES[forgotten.language])
 
 
@@ -281,6 +284,12 @@ async def change_password(
     if changed is None:
         raise errors.WrongOldPasswordError
     return _token(changed, resources)
+
+
+async def _wait_out(start: float, seconds: float) -> None:
+    """Until ``seconds`` after ``start``, or a multiple of them where that is over."""
+    taken = time.monotonic() - start
+    await asyncio.sleep(seconds - taken % seconds)
 
 
 def _account(user: User) -> str:

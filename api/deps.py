@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-import anyio.to_thread
 import structlog
-from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
@@ -40,15 +39,22 @@ T = TypeVar("T")
 
 
 class Hashing:
-    """Runs the functions that hash passwords in threads, a few at a time."""
+    """Runs the functions that hash passwords in threads of their own, a few at a time.
+
+    In threads that do other work too, each of those would keep the memory of a hash for itself.
+    """
 
     def __init__(self) -> None:
-        self._limiter = CapacityLimiter(HASHING_THREADS)
+        self._threads = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hashing")
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The function's result."""
         call = partial(function, *args, **kwargs)
-        return await anyio.to_thread.run_sync(call, limiter=self._limiter)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def close(self) -> None:
+        """End the threads, when they have done what they are at."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,42 @@ class MalformedBodyError(ApiError):
     sentence_es = "No se puede leer el contenido: envía JSON en UTF-8 (o un formulario, a /login)."
 
 
+class EncodedBodyError(ApiError):
+    """The body is compressed: it may unpack to anything."""
+
+    status = 415
+    title = "Encoded body"
+    sentence = "The body must not be compressed: send it without Content-Encoding."
+    sentence_es = "El contenido no puede ir comprimido: envíalo sin Content-Encoding."
+
+
+class MalformedRequestError(ApiError):
+    """It is not HTTP."""
+
+    status = 400
+    title = "Malformed request"
+    sentence = "This is not an HTTP/1.1 request: /docs shows what can be asked."
+    sentence_es = "Esto no es una petición HTTP/1.1: en /docs se ve qué se puede pedir."
+
+
+class HeadersTooLargeError(ApiError):
+    """More bytes than any browser sends."""
+
+    status = 431
+    title = "Headers too large"
+    sentence = "The address and the headers of this request are too long: send 32 KiB at most."
+    sentence_es = "La dirección y las cabeceras son demasiado largas: envía 32 KiB como máximo."
+
+
+class RequestTooSlowError(ApiError):
+    """The request was not whole in time."""
+
+    status = 408
+    title = "Request too slow"
+    sentence = "The request did not arrive in time: send it again."
+    sentence_es = "La petición no ha llegado a tiempo: envíala otra vez."
+
+
 class UnknownPathError(ApiError):
     """No such path."""
 
@@ -645,7 +681,12 @@ def responses(*errors: type[ApiError]) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-BODY: tuple[type[ApiError], ...] = (MalformedBodyError, BodyTooLargeError, InvalidInputError)
+BODY: tuple[type[ApiError], ...] = (
+    MalformedBodyError,
+    BodyTooLargeError,
+    EncodedBodyError,
+    InvalidInputError,
+)
 """The errors of every route that takes a body."""
 STUDENT: tuple[type[ApiError], ...] = (
     NotLoggedInError,

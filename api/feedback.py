@@ -114,7 +114,8 @@ async def _rated(token: str, resources: ResourcesDep) -> tuple[Question, Answer]
     except InvalidLinkError:
         raise BrokenLinkError from None
     question = await resources.queue.one(number)
-    if question is None or question.answer is None:
+    # Without an address the student's data were deleted: whoever has the old mail rates no more.
+    if question is None or question.answer is None or not question.email:
         raise BrokenLinkError
     return question, question.answer
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
@@ -45,10 +46,12 @@ LOGINS = (
     RateLimitItemPerHour(20, namespace="login"),
 )
 """Wrong passwords. Who goes on waits longer: up to a minute, ten minutes, an hour."""
+_OF_AN_ACCOUNT = (RECOVERIES, CONFIRMATIONS, *LOGINS)
 _FAMILIAR = RateLimitItemPerDay(1, 30, namespace="familiar")
 """How long a place from which an account was logged into is remembered."""
 _PURGE_SECONDS = 60.0
 _BLOCKS = 20
+_BLOCK_LOCKS = 64
 _MOST_NETWORKS = 10_000
 """More than these are not remembered: each has to be counted in the database then."""
 
@@ -174,6 +177,14 @@ class SqlStorage(Storage, MovingWindowSupport):
         moments = _recent(row, now, expiry) if row is not None else []
         return (moments[0] if moments else now) / 1000, len(moments)
 
+    def moments(self, key: str) -> list[str]:
+        """What is noted under this key, oldest first (ISO 8601, UTC)."""
+        row = self._read(key)
+        return [
+            datetime.fromtimestamp(moment / 1000, UTC).isoformat(timespec="seconds")
+            for moment in (_moments(row) if row is not None else [])
+        ]
+
     def release(self, key: str) -> None:
         """Take the last moment back."""
         with self._held(key) as (connection, row):
@@ -257,6 +268,7 @@ class Limits:
         self._fixed = FixedWindowRateLimiter(self._storage)
         self._blocks: dict[tuple[str, str], tuple[int, float]] = {}
         self._blocks_lock = threading.Lock()
+        self._taking = [threading.Lock() for _ in range(_BLOCK_LOCKS)]
         self._ceilings: dict[str, RateLimitItem] = {
             "logins": RateLimitItemPerMinute(settings.address_logins_per_minute),
             "accounts": RateLimitItemPerHour(settings.address_accounts_per_hour),
@@ -270,18 +282,30 @@ class Limits:
         A process takes a twentieth of the ceiling at a time, so that few requests cost a write; the
         last twentieth may go to one of several processes and not be used.
         """
+        key = kind, network
+        if self._has_left(key):
+            return
+        # Those that find none left at the same time wait for one block, and do not take one each.
+        with self._taking[hash(key) % len(self._taking)]:
+            if not self._has_left(key):
+                self._take_block(key)
+
+    def _has_left(self, key: tuple[str, str]) -> bool:
         with self._blocks_lock:
-            left, until = self._blocks.get((kind, network), (0, 0.0))
-            if left and self._clock() < until:
-                self._blocks[kind, network] = left - 1, until
-                return
-        item = self._ceilings[kind]
+            left, until = self._blocks.get(key, (0, 0.0))
+            if not left or self._clock() >= until:
+                return False
+            self._blocks[key] = left - 1, until
+            return True
+
+    def _take_block(self, key: tuple[str, str]) -> None:
+        item = self._ceilings[key[0]]
         size = max(1, item.amount // _BLOCKS)
 
         def count() -> float:
-            if not self._fixed.hit(item, kind, network, cost=size):
-                raise self._reached(self._fixed, item, kind, network)
-            return self._fixed.get_window_stats(item, kind, network).reset_time
+            if not self._fixed.hit(item, *key, cost=size):
+                raise self._reached(self._fixed, item, *key)
+            return self._fixed.get_window_stats(item, *key).reset_time
 
         until = self._run(count)
         if size == 1:
@@ -289,9 +313,7 @@ class Limits:
         with self._blocks_lock:
             if len(self._blocks) >= _MOST_NETWORKS:
                 self._blocks.clear()
-            left, last = self._blocks.get((kind, network), (0, 0.0))
-            # Two that found none left at the same time have taken one each.
-            self._blocks[kind, network] = (left if last == until else 0) + size - 1, until
+            self._blocks[key] = size - 1, until
 
     def take(self, item: RateLimitItem, account: str) -> None:
         """Count one more for the account."""
@@ -300,6 +322,34 @@ class Limits:
     def give_back(self, item: RateLimitItem, account: str) -> None:
         """What was taken last did not happen."""
         self._run(lambda: self._storage.release(item.key_for(account)))
+
+    def kept_of(self, *accounts: str) -> list[dict[str, str]]:
+        """What is counted under these names: each limit with its moments (ISO 8601, UTC)."""
+
+        def read() -> list[dict[str, str]]:
+            found = []
+            for item in _OF_AN_ACCOUNT:
+                for account in accounts:
+                    moments = self._storage.moments(item.key_for(account))
+                    if moments:
+                        found.append({"limit": str(item.namespace), "moments": " ".join(moments)})
+            return found
+
+        return self._run(read)
+
+    def forget(self, *accounts: str) -> None:
+        """Delete what is counted under these names.
+
+        The places from which an account was logged into stay, under hashes of its number and the
+        place that nobody can look for, until they end within 30 days.
+        """
+
+        def clear() -> None:
+            for item in _OF_AN_ACCOUNT:
+                for account in accounts:
+                    self._storage.clear(item.key_for(account))
+
+        self._run(clear)
 
     def begin_login(self, account: str, network: str) -> LoginAttempt:
         """Count a password before it is checked, or simultaneous guesses would all pass.

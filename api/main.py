@@ -9,9 +9,11 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import accounts, claims, confirmation, feedback, questions, status
+from api.connection import BoundedConnection, allow_many_connections
 from api.deps import Resources
 from api.docs import DESCRIPTION, TAGS, add_docs
 from api.errors import DATABASE_ERRORS, add_handlers, describe_fault
@@ -25,7 +27,7 @@ from core.metrics import program_version
 from core.mongo import connect
 from core.monitoring import monitored
 from core.questions import QuestionQueue
-from core.restoring import RestoreMark
+from core.restoring import RestoreMark, UnfinishedRestoreError
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
@@ -66,6 +68,15 @@ def create_app(settings: Settings) -> FastAPI:
     add_docs(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            # Never cookies: whoever calls has a token.
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["Location", "Retry-After"],
+        )
     app.add_middleware(AccessLog)
     app.add_middleware(SecurityHeaders)
     if settings.trusted_proxies:
@@ -76,8 +87,10 @@ def create_app(settings: Settings) -> FastAPI:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests that run are finished first."""
     configure_logging(settings, "api")
+    allow_many_connections()
     uvicorn.run(
         create_app(settings),
+        http=BoundedConnection,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,
@@ -135,6 +148,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 yield
             finally:
                 await cancel(preparations)
+                resources.hashing.close()
                 engine.dispose()
 
     return lifespan
@@ -150,6 +164,9 @@ async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -
     while True:
         try:
             await prepare()
+        except UnfinishedRestoreError as error:
+            logger.critical("cannot prepare", dependency=dependency, reason=str(error))
+            raise
         except DATABASE_ERRORS as error:
             logger.warning("waiting for a database", dependency=dependency, **describe_fault(error))
             await asyncio.sleep(RETRY_SECONDS)

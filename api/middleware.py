@@ -8,19 +8,24 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BodyTooLargeError, InternalError, problem_response
+from api.errors import BodyTooLargeError, EncodedBodyError, InternalError, problem_response
 from core import metrics
 
 BODY_LIMIT = 65_536
 ANSWER_BODY_LIMIT = 262_144
 """Bytes: an answer of 20,000 characters with its quotations."""
 
-_HEADERS = {
+PROTECTION = {
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+"""Headers of every reply."""
+_HTTPS_ONLY = "max-age=31536000"
+"""Seconds: a year in which a browser that came by HTTPS does not come without."""
 
 logger = structlog.get_logger()
 
@@ -76,7 +81,10 @@ class AccessLog:
 
 
 class SecurityHeaders:
-    """Headers on every reply; one that the route has set itself stays."""
+    """Headers on every reply; one that the route has set itself stays.
+
+    Browsers are told to come by HTTPS alone where they did: a trusted proxy says so.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -85,15 +93,20 @@ class SecurityHeaders:
         async def add_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in PROTECTION.items():
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers["Strict-Transport-Security"] = _HTTPS_ONLY
             await send(message)
 
         await self._app(scope, receive, add_headers)
 
 
 class BodyLimit:
-    """Refuses bodies that are too large: by their declared length, or while they stream in."""
+    """Refuses bodies that are too large: by their declared length, or while they stream in.
+
+    None is unpacked, so nothing is larger than it was sent.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -103,7 +116,11 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = ANSWER_BODY_LIMIT if scope["path"].endswith("/answer") else BODY_LIMIT
-        declared = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            await problem_response(Request(scope), EncodedBodyError())(scope, receive, send)
+            return
+        declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared[:20]) > limit:
             await problem_response(Request(scope), BodyTooLargeError(limit))(scope, receive, send)
             return

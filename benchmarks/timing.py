@@ -1,9 +1,10 @@
 """Does the time of a reply tell whether somebody has an account?
 
 Starts an API of its own (SQLite, nx-27017), and asks for a login with a wrong password and for a
-forgotten password, 500 times each for accounts that exist and for names that nobody has, in random
-order. Prints the medians and their ratio; the exit code is 1 when one is off by more than
-5 %. Usage: python -m benchmarks.timing [TRIES]
+forgotten password, 500 times each for names that nobody has and for accounts: ordinary ones, those
+that are disabled, and those whose password was hashed with the parameters of an older version. In
+random order. Prints the medians and their ratio to nobody's; the exit code is 1 when one is off by
+more than 5 %. Usage: python -m benchmarks.timing [TRIES]
 """
 
 import asyncio
@@ -17,17 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from passlib.hash import argon2
+from sqlalchemy import update
 
 from api.migrations import migrate
 from core.settings import Settings
-from core.users import UserRepository, create_user_engine
+from core.users import User, UserRepository, create_user_engine
 from tests import servers
 from tests.api_client import PASSWORD, api_process
 
 TRIES = 500
 LARGEST_DIFFERENCE = 0.05
 AT_ONCE = 4
-"""Of the forgotten passwords: each reply waits half a second on purpose."""
+"""Each reply waits on purpose."""
+KINDS = ("nobody", "ordinary", "disabled", "old hash")
 
 Request = Callable[[str], dict[str, Any]]
 
@@ -42,11 +46,11 @@ def forgotten(name: str) -> dict[str, Any]:
     return {"url": "/auth/forgot-password", "json": {"email": f"{name}@uni.test"}}
 
 
-async def measure(api: str, request: Request, tries: int, at_once: int) -> dict[str, list[float]]:
-    """Seconds of each reply, by ``known`` and ``unknown``."""
-    seconds: dict[str, list[float]] = {"known": [], "unknown": []}
+async def measure(api: str, request: Request, tries: int) -> dict[str, list[float]]:
+    """Seconds of each reply, by kind of account."""
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     # One try for each account, so that no limit is reached.
-    names = [(kind, f"{kind}{number:04}") for number in range(tries) for kind in seconds]
+    names = [(kind, name_of(kind, number)) for number in range(tries) for kind in KINDS]
     # At random, or the one kind would always come behind the other.
     random.shuffle(names)
     left = iter(names)
@@ -59,20 +63,49 @@ async def measure(api: str, request: Request, tries: int, at_once: int) -> dict[
                 seconds[kind].append(time.perf_counter() - start)
                 assert reply.status_code in (401, 202), reply.text
 
-        await asyncio.gather(*(ask() for _ in range(at_once)))
+        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
     return seconds
 
 
+def name_of(kind: str, number: int) -> str:
+    """The user name of an account of this kind."""
+    return f"{kind.replace(' ', '')}{number:04}"
+
+
+def create_accounts(folder: Path, tries: int) -> None:
+    """So many accounts of every kind."""
+    engine = create_user_engine(Settings(database_url=f"sqlite:///{folder / 'users.db'}"))
+    migrate(engine)
+    users = UserRepository(engine)
+    old = argon2.using(type="ID", memory_cost=65_536, time_cost=3, parallelism=4).hash(PASSWORD)
+    for kind in KINDS[1:]:
+        for number in range(tries):
+            name = name_of(kind, number)
+            user = users.register(email=f"{name}@uni.test", username=name, password=PASSWORD)
+            if kind == "disabled":
+                users.set_active(user.id, active=False)
+            if kind == "old hash":
+                with engine.begin() as connection:
+                    connection.execute(
+                        update(User).where(User.id == user.id).values(password_hash=old)
+                    )
+    engine.dispose()
+
+
 def report(name: str, seconds: dict[str, list[float]]) -> bool:
-    """Print one line; whether the medians are as near as they should be."""
-    known, unknown = (statistics.median(seconds[kind]) for kind in ("known", "unknown"))
-    ratio = known / unknown
-    print(
-        f"{name:18} known {known * 1000:7.1f} ms, unknown {unknown * 1000:7.1f} ms, "
-        f"ratio {ratio:.3f} ({len(seconds['known'])} tries each)",
-        flush=True,
-    )
-    return abs(ratio - 1) <= LARGEST_DIFFERENCE
+    """Print a line for each kind; whether the medians are as near as they should be."""
+    nobody = statistics.median(seconds["nobody"])
+    are_near = True
+    for kind in KINDS:
+        median = statistics.median(seconds[kind])
+        ratio = median / nobody
+        are_near &= abs(ratio - 1) <= LARGEST_DIFFERENCE
+        print(
+            f"{name:18} {kind:9} {median * 1000:7.1f} ms, ratio {ratio:.3f} "
+            f"({len(seconds[kind])} tries)",
+            flush=True,
+        )
+    return are_near
 
 
 def main() -> int:
@@ -80,14 +113,7 @@ def main() -> int:
     tries = int(sys.argv[1]) if len(sys.argv) > 1 else TRIES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = Settings(database_url=f"sqlite:///{folder / 'users.db'}")
-        engine = create_user_engine(settings)
-        migrate(engine)
-        users = UserRepository(engine)
-        for number in range(tries):
-            user = f"known{number:04}"
-            users.register(email=f"{user}@uni.test", username=user, password=PASSWORD)
-        engine.dispose()
+        create_accounts(folder, tries)
         port = servers.free_port()
         with servers.nx_27017(folder) as mongo_url:
             command, environment = api_process(mongo_url, folder, port)
@@ -99,10 +125,8 @@ def main() -> int:
                 servers.wait_for_port(port, process, log)
                 api = f"http://127.0.0.1:{port}"
                 are_near = [
-                    report("login", asyncio.run(measure(api, login, tries, 1))),
-                    report(
-                        "forgotten password", asyncio.run(measure(api, forgotten, tries, AT_ONCE))
-                    ),
+                    report(name, asyncio.run(measure(api, request, tries)))
+                    for name, request in (("login", login), ("forgotten password", forgotten))
                 ]
     return 0 if all(are_near) else 1
 

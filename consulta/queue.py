@@ -12,6 +12,7 @@ from core.settings import Settings
 async def requeue_answer(settings: Settings, number: int) -> bool:
     """Send an undeliverable answer again; False when it is not undeliverable."""
     async with stores(settings) as opened:
+        await opened.restoring.refuse()
         return await opened.queue.requeue_mail(number)
 
 
@@ -26,6 +27,7 @@ async def export_questions(settings: Settings, output: Path | None, *, personal_
     count = 0
     async with contextlib.AsyncExitStack() as closing:
         opened = await closing.enter_async_context(stores(settings))
+        await opened.restoring.refuse()
         stream = closing.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
         async for line in jsonl(opened.queue.all(), personal_data=personal_data):
             stream.write(f"{line}\n")

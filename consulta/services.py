@@ -8,11 +8,13 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from core.forgetting import Retention
 from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
 from core.monitoring import monitored
 from core.questions import QuestionQueue
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.statistics import Statistics
 from core.suppressions import Suppressions
@@ -27,6 +29,8 @@ class Stores:
     queue: QuestionQueue
     mails: AccountMails
     suppressions: Suppressions
+    restoring: RestoreMark
+    retention: Retention
     statistics: Statistics
 
 
@@ -40,6 +44,8 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
             QuestionQueue.from_settings(database, settings),
             AccountMails(database),
             Suppressions(database),
+            RestoreMark(database),
+            Retention(database, settings.retention_days),
             Statistics(database),
         )
 

@@ -45,7 +45,7 @@ METRICS_PORT = 9464
 """Of the API; the worker's and the mailer's follow."""
 SERVICES = ("api", "worker", "mailer")
 
-SECRET_KEY_FILE = "secret_key"
+SECRET_KEY_FILE = "secret_key"  # nosec B105  # the name of a file
 """In the data folder, made at the first start."""
 
 BUNDLED_MODEL = "smollm2"
@@ -194,7 +194,7 @@ def databases(data: Path) -> Iterator[dict[str, str]]:
     port = _free_port()
     with log:
         # Not in the terminal's process group: it must outlive the Ctrl-C that ends us.
-        queue = subprocess.Popen(
+        queue = subprocess.Popen(  # nosec B603  # a script beside this Python
             [*_die_with_parent(), *_queue_command(data, port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -249,7 +249,8 @@ def choose_model(settings: "Settings", llm_port: int) -> Model:
     }
     url = settings.ollama_server_url
     try:
-        with urlopen(f"{url}/api/tags", timeout=3) as reply:  # noqa: S310 (settings checked it)
+        # The settings have checked that it is http:// or https://.
+        with urlopen(f"{url}/api/tags", timeout=3) as reply:  # noqa: S310  # nosec B310  # as above
             models = {model["name"] for model in json.load(reply)["models"]}
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         reason = (
@@ -320,7 +321,10 @@ def index_documents(environment: Mapping[str, str]) -> None:
         StackError: the documents could not be read at all.
     """
     command = [sys.executable, "-m", "consulta", "index"]
-    if subprocess.run(command, env={**os.environ, **environment}, check=False).returncode:
+    indexed = subprocess.run(  # nosec B603  # ourselves, with words of our own
+        command, env={**os.environ, **environment}, check=False
+    )
+    if indexed.returncode:
         raise StackError("The course documents could not be indexed; the lines above say why.")
 
 
@@ -336,7 +340,7 @@ def running(
     config = layout.data / "supervisord.conf"
     with config.open("w") as file:
         _supervisor_config(layout, model, metrics_ports).write(file)
-    supervisord = subprocess.Popen(
+    supervisord = subprocess.Popen(  # nosec B603  # a script beside this Python
         [*_die_with_parent(), _script("supervisord"), "--nodaemon", "--configuration", str(config)],
         env={**os.environ, **environment, "PYTHONUNBUFFERED": "1", **_MEMORY},
         stdin=subprocess.DEVNULL,

@@ -15,9 +15,11 @@ from rich.text import Text
 
 from consulta.services import stores
 from core.clock import system_clock
+from core.forgetting import LastRun
 from core.metrics import Fault, Stage
 from core.processes import Disk, Sign
 from core.questions import Question, QuestionState, Rating
+from core.restoring import UnfinishedRestoreError
 from core.settings import Settings
 from core.statistics import Figures, Mails, Spread, Statistics
 
@@ -61,11 +63,16 @@ async def show_status(terminal: Console, settings: Settings) -> None:
     """Print the figures once.
 
     Raises:
+        core.restoring.UnfinishedRestoreError: what is stored is a part.
         pymongo.errors.PyMongoError: the queue's database is away or refuses.
     """
     async with stores(settings) as opened:
+        await opened.restoring.refuse()
         figures = await opened.statistics.figures()
+        last_run = await opened.retention.last()
     terminal.print(view(figures, settings))
+    if settings.retention_days:
+        terminal.print(_retention(settings.retention_days, last_run))
 
 
 async def watch_status(terminal: Console, settings: Settings, interval: float) -> None:
@@ -78,14 +85,19 @@ async def watch_status(terminal: Console, settings: Settings, interval: float) -
     async with stores(settings) as opened:
         with _shown(terminal) as live:
             while True:
-                reason = ""
+                reason = unfinished = ""
                 try:
+                    await opened.restoring.refuse()
                     last, away = await _read(opened.statistics), None
                 except (PyMongoError, TimeoutError) as error:
                     away = away or system_clock()
                     reason = type(error).__name__
+                except UnfinishedRestoreError as error:
+                    last, unfinished = None, f"{str(error).capitalize()}."
                 shown = [view(last, settings)] if last else []
-                if away:
+                if unfinished:
+                    shown.insert(0, Text(unfinished, style="bold red"))
+                elif away:
                     shown.insert(0, _away(away, reason, interval, last))
                 if live:
                     live.update(Group(*shown), refresh=True)
@@ -169,6 +181,17 @@ def _sentences(figures: Figures, settings: Settings) -> Iterable[RenderableType]
     yield Text(
         f"Faults in 24 hours: {', '.join(met)}." if met else "No faults in 24 hours.",
         style="yellow" if met else "",
+    )
+
+
+def _retention(days: int, last: LastRun | None) -> str:
+    said = f"Students' data are kept for {days} days"
+    if last is None:
+        return f"{said}; the mailer has not looked for older ones yet."
+    when = datetime.fromtimestamp(last.moment_ms / 1000).astimezone()
+    return (
+        f"{said}; last looked for {when:%Y-%m-%d %H:%M}: {last.questions} questions, "
+        f"{last.mails} other mails."
     )
 
 

@@ -1,6 +1,7 @@
 """Structured logs: one line an event, the question's number in every line about it."""
 
 import logging
+import re
 import sys
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,11 @@ from typing import Any
 import structlog
 
 from core.settings import Settings
+
+# Control characters, line ends of every kind, and changes of the reading direction.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_MARGIN = "    | "
+"""Before each further line of an event, as tracebacks have them: none can pass for an event."""
 
 
 def configure_logging(settings: Settings, service: str) -> None:
@@ -23,6 +29,7 @@ def configure_logging(settings: Settings, service: str) -> None:
         _add_time,
         _named(service),
         _without_colours,
+        _printable,
     ]
     # Tracebacks without the values of local variables: they hold questions and passwords.
     if settings.log_format == "json":
@@ -30,14 +37,16 @@ def configure_logging(settings: Settings, service: str) -> None:
         final: list[Any] = [
             structlog.processors.ExceptionRenderer(tracebacks),
             structlog.processors.JSONRenderer(ensure_ascii=False),
+            _as_one_event,
         ]
     else:
         final = [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
+                colors=False,
                 pad_event_to=0,
                 exception_formatter=structlog.dev.plain_traceback,
-            )
+            ),
+            _as_one_event,
         ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -63,6 +72,23 @@ def configure_logging(settings: Settings, service: str) -> None:
         "imapclient",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _printable(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """What people and libraries wrote, on one line: the event and the names of its values."""
+    return {
+        _escaped(name): _escaped(value) if name == "event" and isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def _as_one_event(_logger: Any, _method: str, rendered: str) -> str:
+    return f"\n{_MARGIN}".join(map(_escaped, rendered.split("\n")))
+
+
+def _escaped(text: str) -> str:
+    # As JSON writes them, so that a line of JSON stays one.
+    return _UNFIT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _add_time(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

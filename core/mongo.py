@@ -45,7 +45,10 @@ def connect(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:
 
 
 async def count(collection: AsyncCollection[dict[str, Any]], query: dict[str, Any]) -> int:
-    """How many documents fit the query; in a pipeline, because `count_documents` reads every
-    document on one of the servers."""
-    cursor = await collection.aggregate([{"$match": query}, {"$count": "count"}])
-    return next(iter([row["count"] async for row in cursor]), 0)
+    """How many documents fit the query.
+
+    By the command itself: ``count_documents`` sends a pipeline, for which nx-27017 first counts all
+    documents there are.
+    """
+    reply = await collection.database.command("count", collection.name, query=query)
+    return int(reply["n"])

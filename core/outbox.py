@@ -19,6 +19,9 @@ Document = dict[str, Any]
 MAIL_LEASE_SECONDS = 60.0
 """How long a claim lasts without being renewed. The mailer renews it while a server is slow."""
 
+_HAS_RECIPIENT = {"email": {"$gt": ""}}
+"""False where the person was forgotten."""
+
 
 class MailStatus(StrEnum):
     """The stored ``status``; it is null until the e-mail's fate is known."""
@@ -26,7 +29,8 @@ class MailStatus(StrEnum):
     SENT = "sent"
     UNDELIVERABLE = "undeliverable"
     WITHDRAWN = "withdrawn"
-    """An alarm that was no longer true when it could have been sent."""
+    """Not worth sending any more: an alarm that was no longer true, or an answer to a student whose
+    data were deleted."""
 
 
 class Outbox:
@@ -121,7 +125,9 @@ class Outbox:
         final = {**self._final(MailStatus.UNDELIVERABLE), "mail_error": reason, **changes}
         # Two updates, because not every server knows null inside $or.
         for state in ({"status": str(MailStatus.SENT)}, {"status": None, "mail_in_doubt": True}):
-            result = await self._collection.update_one({"_id": number, **state}, {"$set": final})
+            result = await self._collection.update_one(
+                {"_id": number, **_HAS_RECIPIENT, **state}, {"$set": final}
+            )
             if result.matched_count == 1:
                 return True
         return False
@@ -129,7 +135,7 @@ class Outbox:
     async def requeue(self, number: int) -> bool:
         """Try an undeliverable e-mail again from the start."""
         result = await self._collection.update_one(
-            {"_id": number, "status": str(MailStatus.UNDELIVERABLE)},
+            {"_id": number, **_HAS_RECIPIENT, "status": str(MailStatus.UNDELIVERABLE)},
             {
                 "$set": {
                     "status": None,

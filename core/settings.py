@@ -69,6 +69,24 @@ _ENV_ENCODING = "utf-8-sig"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+_PLACEHOLDER = re.compile(
+    r"change[\W_]*(?:me|this|it)|placeholder|insecure|example|your[\W_]|secret[\W_]*key|password"
+    r"|at[\W_]*least|256[\W_]*bit|todo|cambia[\W_]*(?:me|esto)|contrase",
+    re.IGNORECASE,
+)
+"""What stands in examples and manuals where a secret should be."""
+_KNOWN_KEYS = {
+    # Of FastAPI's tutorial, which is copied as it is.
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+}
+_KNOWN_PASSWORDS = {
+    *("password", "passwd", "pass", "secret", "secreto", "root", "toor", "admin", "user", "test"),
+    *("mysql", "mariadb", "mongo", "mongodb", "consulta", "default", "guest", "clave", "none"),
+    *("123456", "12345678", "123456789", "1234", "12345", "qwerty", "xxx", "xxxx", "xxxxxxxx"),
+    *("example", "contraseña", "contrasena", "todo", "your-password", "..."),
+}
+
+
 class SettingsError(Exception):
     """A setting is missing, misspelt or wrong; the message is one sentence that names it."""
 
@@ -81,6 +99,22 @@ class Passwords(BaseModel):
     forgot_password: SecretStr
     smtp_password: SecretStr
     imap_password: SecretStr
+
+    @field_validator("*")
+    @classmethod
+    def _own_password(cls, value: SecretStr) -> SecretStr | None:
+        return _no_known_password(value)
+
+
+def _no_known_password(value: SecretStr | None) -> SecretStr | None:
+    password = value.get_secret_value().casefold() if value else ""
+    if password in _KNOWN_PASSWORDS or re.match(
+        r"(?:change|cambia)[\W_]*(?:me|this|it|esto)", password
+    ):
+        raise ValueError(
+            "is a password that everybody knows: choose another one, here and where it is asked for"
+        )
+    return value
 
 
 def _time_zone(name: str) -> str:
@@ -178,6 +212,11 @@ class Settings(BaseSettings):
         default=[],
         description="addresses or networks of the web servers in front, comma-separated, such as "
         "`127.0.0.1,172.16.0.0/12`; only theirs is an `X-Forwarded-For` that counts",
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="web pages of other servers that may call the API from a browser, "
+        "comma-separated, such as `https://campus.uni.example`; empty: none",
     )
 
     # The course.
@@ -333,6 +372,15 @@ class Settings(BaseSettings):
         "address or several, comma-separated; empty: nowhere",
     )
 
+    # Personal data.
+    retention_days: int = Field(
+        0,
+        description="after so many days an answered question is kept without the student, and "
+        "other mails are deleted; 0 keeps everything",
+        ge=0,
+        le=36_500,
+    )
+
     # Alarms by e-mail, to STAFF_EMAIL.
     alarm_question_seconds: float = Field(
         7200, description="an alarm when a question has waited longer for its answer", gt=0
@@ -391,7 +439,9 @@ class Settings(BaseSettings):
             raise ValueError("must be addresses such as ana@uni.es, separated by commas")
         return value
 
-    @field_validator("llm_languages", "allowed_email_domains", "trusted_proxies", mode="before")
+    @field_validator(
+        "llm_languages", "allowed_email_domains", "trusted_proxies", "cors_origins", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return _parts(value)
@@ -408,11 +458,20 @@ class Settings(BaseSettings):
     def _networks(cls, value: list[str]) -> list[str]:
         for network in value:
             try:
-                ipaddress.ip_network(network)
+                is_everybody = ipaddress.ip_network(network).prefixlen == 0
             except ValueError:
                 raise ValueError(
                     "must be addresses such as 127.0.0.1 or networks such as 172.16.0.0/12"
                 ) from None
+            if is_everybody:
+                raise ValueError("must not name all addresses: anybody can write the header")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        if any(not re.fullmatch(r"https?://[^\s/*?#@]+", origin) for origin in value):
+            raise ValueError("must be origins such as https://campus.uni.example, without a path")
         return value
 
     @field_validator("brand_color")
@@ -429,11 +488,21 @@ class Settings(BaseSettings):
     def _long_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             secret = value.get_secret_value()
-            if len(secret.encode()) < 32 or len(set(secret)) < 8:
+            if (
+                len(secret.encode()) < 32
+                or len(set(secret)) < 8
+                or secret.lower() in _KNOWN_KEYS
+                or _PLACEHOLDER.search(secret)
+            ):
                 raise ValueError(
                     "must be 32 random characters or more: `openssl rand -hex 32` makes one"
                 )
         return value
+
+    @field_validator("db_pass", "mongo_pass")
+    @classmethod
+    def _own_password(cls, value: SecretStr | None) -> SecretStr | None:
+        return _no_known_password(value)
 
     @field_validator("database_url")
     @classmethod
@@ -607,7 +676,7 @@ def read_passwords(file: Path) -> Passwords:
             raise SettingsError(f"{file} is not JSON: {fault}.") from None
         key = ".".join(map(str, first["loc"])) or "its content"
         problem = {"missing": "is missing", "extra_forbidden": "is not a known key"}.get(
-            first["type"], f"is wrong: {first['msg']}"
+            first["type"], f"is wrong: {first['msg'].removeprefix('Value error, ')}"
         )
         raise SettingsError(
             f"{file}: {key} {problem}; passwords.json.example shows all keys."

@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
@@ -34,6 +34,7 @@ from core.questions import (
     TooManyMailedError,
     TooManyWaitingError,
 )
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import User, UserRepository, normal_form
@@ -84,6 +85,8 @@ _ENGLISH = re.compile(
     r"\b(?:the|an?|is|are|what|how|when|which|why|does|do|to|of|for|with|and|in)\b", re.I
 )
 
+_LINK = re.compile(r"\w[.。．｡@]\w|:/")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -119,19 +122,23 @@ class Positions:
     """The positions, in the collection ``inbox``: one document for each folder.
 
     Raises:
-        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
+        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses, and while
+            a backup is being restored.
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
         self._inbox = database["inbox"]
+        self._restore = RestoreMark(database)
 
     async def find(self, folder: str, uidvalidity: int) -> Position | None:
         """The position in the folder; None where it is new or numbered anew."""
+        await self._restore.stand_aside()
         found = await self._inbox.find_one({"_id": folder, "uidvalidity": uidvalidity})
         return Position(found["last_uid"], found["unseen_until"]) if found else None
 
     async def start(self, folder: str, uidvalidity: int, unseen_until: int) -> Position:
         """Begin at the folder's start."""
+        await self._restore.stand_aside()
         fields = {"uidvalidity": uidvalidity, "last_uid": 0, "unseen_until": unseen_until}
         updated = await self._inbox.update_one(
             {"_id": folder, "uidvalidity": {"$ne": uidvalidity}}, {"$set": fields}
@@ -144,6 +151,7 @@ class Positions:
 
     async def move(self, folder: str, uidvalidity: int, last_uid: int) -> None:
         """Everything up to ``last_uid`` is dealt with; another mailer may be further already."""
+        await self._restore.stand_aside()
         await self._inbox.update_one(
             {"_id": folder, "uidvalidity": uidvalidity, "last_uid": {"$lt": last_uid}},
             {"$set": {"last_uid": last_uid}},
@@ -361,6 +369,9 @@ class Reception:
         domains = self._settings.allowed_email_domains
         is_outside = bool(domains) and not is_within(address, domains)
         reason = Refusal.OUTSIDE if is_outside else Refusal.UNREGISTERED
+        if _LINK.search(mail.subject):
+            # Somebody else may have written it in his name, for us to send it to him.
+            mail = replace(mail, subject="")
         await self._refuse(mail, address, reason, domains=", ".join(domains), at_most_every=_WEEK)
 
     def _today(self) -> str:

@@ -8,10 +8,12 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
 
 from core import worker
 from core.clock import system_clock
 from core.colors import Palette
+from core.forgetting import Retention
 from core.links import Links
 from core.mails import AccountMail, AccountMails, MailKind
 from core.monitoring import Monitor
@@ -27,10 +29,14 @@ from mailer.logo import read_logo
 from mailer.messages import Letterhead, account_message, answer_message
 from mailer.outbox import Lane, RetryPolicy
 from mailer.sender import Account, Sender
+from mailer.text import one_line
 
 ACCOUNT_MAIL_POLL_SECONDS = 1.0
 """Temporary passwords are rare and may wait a second: looking for them less often halves the work
 of an idle mailer."""
+
+RETENTION_POLL_SECONDS = 600.0
+"""How often it is looked whether a day has passed since personal data were looked for."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +49,7 @@ async def run_mailer(
     queue: QuestionQueue | None = None,
     retry: RetryPolicy | None = None,
     tls_context: ssl.SSLContext | None = None,
+    retention_poll_seconds: float = RETENTION_POLL_SECONDS,
     monitor: Monitor | None = None,
 ) -> None:
     """Send answers and account mails until ``stop`` is set; what is being sent is finished.
@@ -55,6 +62,7 @@ async def run_mailer(
         retry: pauses and attempts; by default those of the settings.
         tls_context: how the mail servers' certificates are verified; by default against the
             system's authorities.
+        retention_poll_seconds: how often it is looked whether RETENTION_DAYS is to be kept.
         monitor: is told since when the mail server has been away.
 
     Raises:
@@ -118,11 +126,26 @@ async def run_mailer(
             (answer_lane, settings.poll_seconds),
         ):
             group.create_task(worker.run(lane.process_next, stop, poll_seconds))
+        if settings.retention_days:
+            retention = Retention(database, settings.retention_days)
+            group.create_task(_keep_retention(retention, stop, retention_poll_seconds))
         if settings.staff_email:
             group.create_task(alarms.run(stop))
         if settings.imap_server is not None:
             group.create_task(_read_inbox(settings, database, queue, stop, tls_context))
     _log.info("the mailer has stopped")
+
+
+async def _keep_retention(retention: Retention, stop: asyncio.Event, poll_seconds: float) -> None:
+    while not stop.is_set():
+        try:
+            done = await retention.run_if_due(stop.is_set)
+        except PyMongoError as error:
+            _log.warning("the retention waits", reason=one_line(str(error), 200))
+        else:
+            if done is not None:
+                _log.info("retention", questions=done.kept, mails=done.mails)
+        await worker.pause(stop, poll_seconds)
 
 
 def _about(mail: AccountMail) -> dict[str, int]:

@@ -37,6 +37,7 @@ from rag_worker.intent import (
     without_whole,
 )
 from rag_worker.language import question_language, shows_language, terms
+from rag_worker.leaks import gives_away
 from rag_worker.models import Completion, LanguageModel, ModelFailedError, PromptTruncatedError
 from rag_worker.passages import Passage
 from rag_worker.prompt import PromptTooLongError, build_prompt
@@ -391,6 +392,10 @@ class Answerer:
             completion_tokens=completion.completion_tokens,
             model_seconds=completion.seconds,
         )
+        if gives_away(completion.text):
+            log.warning("instructions_given_away")
+            # Somebody made it do so: none of its words is trusted.
+            completion = replace(completion, text="")
         if is_abstention(completion.text):
             # It may be right, but whether documents say something is not for it to decide.
             return replace(found, answer=replace(found.answer, uncertain=True))

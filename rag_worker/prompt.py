@@ -6,11 +6,11 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from importlib import resources
 
 from core.questions import Exchange
 from rag_worker.dates import find_dates, is_day_first
 from rag_worker.language import fold, sentences
+from rag_worker.leaks import instructions
 from rag_worker.passages import Passage
 from rag_worker.wording import wording
 
@@ -141,11 +141,6 @@ def build_prompt(
     return prompt
 
 
-@functools.cache
-def _instructions() -> str:
-    return resources.files("rag_worker").joinpath("instructions.txt").read_text(encoding="utf-8")
-
-
 def _assemble(
     question: str,
     earlier: str,
@@ -157,7 +152,7 @@ def _assemble(
     day_first: Mapping[str, bool | None] | None,
 ) -> str:
     # The same all day, so it belongs to what the server keeps in its cache.
-    blocks = [_instructions(), wording("en").date(today)]
+    blocks = [instructions(), wording("en").date(today)]
     for number, (passage, text) in enumerate(zip(passages, texts, strict=True), start=1):
         place = f"{passage.file} › {passage.heading}" if passage.heading else passage.file
         place = _data(place).replace('"', "'")

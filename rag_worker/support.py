@@ -63,6 +63,13 @@ _DAYS = {
     *("february", "march", "april", "may", "june", "july", "august", "september", "october"),
     *("november", "december"),
 }
+_LINK = re.compile(
+    r"\b[a-z][a-z0-9+.-]*://[^\s<>]+|\b(?:mailto|tel|data|javascript):[^\s<>]+|//[^\s<>/]+\.[^\s<>]+"
+    r"|\b[\w.+-]+@[\w.-]+|\b\d{1,3}(?:\.\d{1,3}){3}\S*|\b\w[\w-]*(?:[.。．｡]\w[\w-]*)*[.。．｡][^\W\d_]{2,}"
+    r"(?:[/?#:][^\s<>]*)?",
+    re.IGNORECASE,
+)
+"""What a mail program makes a link of by itself: addresses, with and without their beginning."""
 _ABSTENTION = re.compile(r"not in the documents", re.IGNORECASE)
 
 
@@ -157,6 +164,8 @@ class _Claim:
         stated = _YES_OR_NO.sub("", sentence)
         self.terms = set(terms(stated, language))
         self.facts = Facts(stated, language)
+        # A link can carry something out: only those of the documents are sent.
+        self.links = [link.rstrip(".,;:!?)]}'\"»”*_") for link in _LINK.findall(sentence)]
         self.denies = _denies(stated)
         self.names = _names(stated) | (proper & set(re.findall(r"[^\W_]+", fold(stated))))
 
@@ -234,7 +243,9 @@ class _Ground:
         if not words or any(claim.terms <= title for title in self._titles):
             return _NONE
         # Looked up before anything is embedded: most of what is invented ends here.
-        if not all(self._has(fact) or asked.facts.holds(fact) for fact in claim.facts.figures):
+        if not all(link in self._passage.text for link in claim.links) or not all(
+            self._has(fact) or asked.facts.holds(fact) for fact in claim.facts.figures
+        ):
             return _NONE
         share, near = _NONE if self._is_foreign else self._together(words, claim, asked)
         if share >= SUPPORTED_SHARE:

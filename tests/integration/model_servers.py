@@ -5,7 +5,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,6 +40,7 @@ class ModelServer:
         broken: how many answers the client did not hear to the end.
         shown: what /api/show tells about the model.
         listed: what /v1/models lists.
+        writer: what it replies to a prompt where nothing is queued.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class ModelServer:
         self.broken = threading.Semaphore(0)
         self.shown: dict[str, Any] = {}
         self.listed: list[dict[str, Any]] = []
+        self.writer: Callable[[str], Reply] = lambda _prompt: Reply()
         model_server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -73,7 +75,9 @@ class ModelServer:
                 elif self.path == "/api/chat" or "/chat/completions" in self.path:
                     content |= {"path": self.path, "headers": dict(self.headers)}
                     model_server.requests.append(content)
-                    self._answer(model_server.replies.pop(0) if model_server.replies else Reply())
+                    prompt = content["messages"][-1]["content"]
+                    queued = model_server.replies
+                    self._answer(queued.pop(0) if queued else model_server.writer(prompt))
                 else:
                     self._send({}, 404)
 

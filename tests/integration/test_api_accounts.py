@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from jose import jwt
+from passlib.hash import argon2
 from pymongo.asynchronous.database import AsyncDatabase
 from sqlalchemy import create_engine, text
 
+from api.accounts import REFUSAL_SECONDS
+from api.deps import HASHING_THREADS
 from core.mails import AccountMail, AccountMails, MailKind
 from tests.api_client import PASSWORD, SECRET_KEY, log_in, register, running_app, settings_for
 
@@ -292,3 +296,80 @@ async def test_simultaneous_requests_send_no_more_temporary_passwords(
 async def test_user_name_is_no_address_for_a_temporary_password(client: httpx.AsyncClient) -> None:
     response = await client.post("/auth/forgot-password", json={"email": "ana"})
     assert response.status_code == 422
+
+
+async def test_refused_login_tells_nothing_of_the_account(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """The same words, and not before the time that it takes for everybody.
+
+    ``python -m benchmarks.timing`` measures whether the medians are the same.
+    """
+    for name in ("ana", "old", "disabled", "forgotten"):
+        await register(client, name)
+    await forget(client, "forgotten@uni.test")
+    old = argon2.using(type="ID", memory_cost=8_192, time_cost=1, parallelism=1).hash(PASSWORD)
+    engine = create_engine(f"sqlite:///{tmp_path / 'users.db'}")
+    with engine.begin() as connection:
+        for statement in (
+            f"UPDATE users SET password_hash = '{old}' WHERE username = 'old'",
+            "UPDATE users SET is_active = 0 WHERE username = 'disabled'",
+        ):
+            connection.execute(text(statement))
+    engine.dispose()
+    said = set()
+    for name in ("nobody", "ana", "ana@uni.test", "old", "disabled", "forgotten"):
+        begin = time.monotonic()
+        refused = await client.post("/login", data={"username": name, "password": "wrong one"})
+        assert time.monotonic() - begin >= REFUSAL_SECONDS
+        assert refused.status_code == 401
+        said.add((refused.text, tuple(sorted(refused.headers.items()))))
+    right = await client.post("/login", data={"username": "disabled", "password": PASSWORD})
+    said.add((right.text, tuple(sorted(right.headers.items()))))
+    assert len(said) == 1
+
+
+async def test_who_registers_anothers_address_gains_nothing_and_the_owner_gets_it_back(
+    nx_url: str, database_name: str, tmp_path: Path, mails: AccountMails
+) -> None:
+    """Why it does no harm that registering says whether an address is taken."""
+    settings = settings_for(nx_url, database_name, tmp_path, require_confirmed_email=True)
+    async with running_app(settings) as client:
+        squatter = await register(client, "ana", "the password of a squatter")
+        taken = await client.post("/user", json={**USER, "username": "other"})
+        assert (taken.status_code, taken.json()["title"]) == (409, "E-mail taken")
+        asked = await client.post("/questions", json={"input": "When?"}, headers=squatter)
+        assert (asked.status_code, asked.json()["title"]) == (403, "E-mail not confirmed")
+        temporary = await temporary_password(client, mails)
+        owner = await log_in(client, "ana@uni.test", temporary)
+        changed = await change(client, owner, temporary, "cuatro gatos en el tejado")
+        owner = {"Authorization": f"Bearer {changed.json()['access_token']}"}
+        asked = await client.post("/questions", json={"input": "When?"}, headers=owner)
+        assert asked.status_code == 202
+        assert (await client.get("/questions", headers=squatter)).status_code == 401
+        old = {"username": "ana", "password": "the password of a squatter"}
+        assert (await client.post("/login", data=old)).status_code == 401
+
+
+async def test_many_logins_at_once_stop_nobody_else(client: httpx.AsyncClient) -> None:
+    """Passwords are hashed in a pool of their own, a few at a time: 19 MiB each."""
+    ana = await register(client)
+    memory = psutil.Process().memory_info().rss
+    guesses = [
+        asyncio.create_task(
+            client.post("/login", data={"username": f"nobody{number}", "password": "wrong one"})
+        )
+        for number in range(60)
+    ]
+    most, answered = 0, 0
+    while not all(guess.done() for guess in guesses):
+        replies = await asyncio.gather(
+            client.get("/health/live"), client.get("/questions", headers=ana)
+        )
+        assert [reply.status_code for reply in replies] == [200, 200]
+        answered += not all(guess.done() for guess in guesses)
+        most = max(most, psutil.Process().memory_info().rss - memory)
+        await asyncio.sleep(0.02)
+    assert {guess.result().status_code for guess in guesses} == {401}
+    assert answered > 3
+    assert most < (HASHING_THREADS * 19 + 60) * 2**20

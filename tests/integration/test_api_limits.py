@@ -290,6 +290,14 @@ async def test_a_class_behind_one_address_can_log_in(client: httpx.AsyncClient) 
         (["127.0.0.0/8", "10.0.0.0/8"], "192.0.2.{}, 198.51.100.7, 10.1.2.3", True),
         (["127.0.0.1"], "192.0.2.{}", False),
         (["127.0.0.1"], "198.51.100.7, 192.0.2.{}", False),
+        (["127.0.0.1"], "[2001:db8:{}::1]:4711", False),
+        # A site has 64 bits to itself, and counts as one.
+        (["127.0.0.1"], "2001:db8::{}", True),
+        (["127.0.0.1"], "::ffff:198.51.100.7, 192.0.2.{}", False),
+        # What is no address is one and the same.
+        (["127.0.0.1"], "192.0.2.{}, unknown", True),
+        (["127.0.0.1"], "garbage{}' OR 1=1", True),
+        (["127.0.0.1"], "{},,,;;, ", True),
     ],
 )
 async def test_forwarded_addresses_count_only_from_trusted_proxies(

@@ -227,6 +227,8 @@ def department(mail: MailServer, database: Database, tmp_path: Path) -> Iterator
         course_name="Electrónica Analógica",
         public_url="https://consultas.uni.test",
         email_rest_sec=0.2,
+        max_waiting_per_student=500,
+        questions_per_hour=500,
     )
     engine = create_user_engine(settings)
     Base.metadata.create_all(engine)
@@ -820,6 +822,18 @@ async def test_stranger_reads_in_his_mailbox_how_to_register(department: Departm
     assert told["In-Reply-To"] == asked["Message-ID"]
     assert "https://consultas.uni.test/docs" in str(told.get_body(("plain",)))
     assert told["Auto-Submitted"] == "auto-replied"
+
+
+@pytest.mark.parametrize(
+    "link", ["https://evil.test/x", "www.evil.test", "evil.test", "a@evil.test"]
+)
+async def test_nobody_has_a_link_sent_to_a_stranger(department: Department, link: str) -> None:
+    department.append(a_mail(f"CONSULTA {link}", f"Win at {link}", STRANGER))
+    async with department.inbox():
+        await department.look_at(1)
+    (mail,) = await department.written()
+    assert mail["email"] == STRANGER
+    assert "evil" not in repr(mail)
 
 
 async def test_domain_that_cannot_register_is_told_which_can(department: Department) -> None:

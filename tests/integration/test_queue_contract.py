@@ -20,6 +20,7 @@ from core.questions import (
     Exchange,
     IdempotencyConflictError,
     Outcome,
+    Pace,
     Question,
     QuestionQueue,
     QuestionState,
@@ -34,7 +35,7 @@ from core.questions import (
 from core.settings import Settings
 from core.statistics import Spread, Statistics
 from core.suppressions import Suppressions
-from core.turns import LEASE_SECONDS
+from core.turns import LEASE_SECONDS, turn
 
 LEASE = 60.0
 ANSWER = Answer(
@@ -373,6 +374,18 @@ async def test_simultaneous_questions_of_one_student_count_each_other(
     assert await queue.waiting(1) == 4
 
 
+async def test_turn_of_one_student_is_not_taken_for_that_of_another(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    async with turn(store, "user:1", clock):
+        clock.move(-3600)
+        async with turn(store, "user:2", clock):
+            held = await store["turns"].find_one({"_id": "user:1"})
+            assert held is not None
+            assert held["until"] > milliseconds(clock.now) + 1800_000
+            assert await store["turns"].find_one({"_id": "user:2"}) is not None
+
+
 async def test_a_process_that_died_holds_a_student_up_for_seconds(
     queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]], clock: Hand
 ) -> None:
@@ -411,22 +424,46 @@ async def test_place_counts_the_unanswered_questions_before_it(
     assert await queue.place(answered) == 0
 
 
-async def test_pace_is_the_median_of_recent_answers_and_of_those_working_now(
+async def test_expected_time_follows_the_mean_of_recent_answers_and_the_work_already_done(
     queue: QuestionQueue, clock: Hand
 ) -> None:
     assert (await queue.pace()).expected_seconds(3) is None
-    for seconds in (10, 20, 300):
+    for seconds in (10, 20, 90):
         await ask(queue)
         claim = await claimed(queue)
         clock.move(seconds)
         await queue.renew(claim.id, claim.claims)
         await queue.complete(claim.id, claim.claims, ANSWER)
-    assert (await queue.pace()).expected_seconds(3) == 60
+    assert (await queue.pace()).expected_seconds(3) == 120
     for _ in range(3):
         await ask(queue)
     await claimed(queue)
+    assert (await queue.pace()).expected_seconds(3) == 120
+    clock.move(30)
+    assert (await queue.pace()).expected_seconds(3) == 90
+    assert (await queue.pace()).expected_seconds(1) == 10
+    # Two at once, of which one has just begun.
     await claimed(queue)
-    assert (await queue.pace()).expected_seconds(3) == 40
+    assert (await queue.pace()).expected_seconds(3) == 45
+    clock.move(25)
+    assert (await queue.pace()).expected_seconds(1) == 7.5
+
+
+def test_what_takes_longer_than_others_did_is_expected_soon() -> None:
+    assert Pace(40.0, 1, (100.0,)).expected_seconds(1) == 4
+    assert Pace(40.0, 1, (100.0,)).expected_seconds(2) == 40
+
+
+async def test_mean_of_the_pace_may_be_as_old_as_is_allowed(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    for seconds in (10, 30):
+        await ask(queue)
+        claim = await claimed(queue)
+        clock.move(seconds)
+        await queue.complete(claim.id, claim.claims, ANSWER)
+        assert (await queue.pace(max_age=60)).seconds_per_answer == 10
+    assert (await queue.pace()).seconds_per_answer == 20
 
 
 async def test_students_see_only_their_own_questions_newest_first(

@@ -378,7 +378,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert figures.counts.oldest_waiting == min(unanswered, default=None)
         worked = [row.worked.total_seconds() for row in rows if row.worked]
         assert pace.seconds_per_answer == (
-            pytest.approx(statistics.median(worked)) if worked else None
+            pytest.approx(statistics.fmean(worked)) if worked else None
         )
         assert pace.workers == max(1, states.count(QuestionState.ANSWERING))
         answering = figures.stages[Stage.ANSWERING]

@@ -270,6 +270,14 @@ def test_threads_at_the_same_time_pass_no_more_than_the_ceiling(limits: Limits) 
     assert results.count(None) == 10
 
 
+def test_a_class_that_comes_at_the_same_moment_is_not_counted_as_more(
+    engine: Engine, time: FakeTime
+) -> None:
+    limits = Limits(engine, Settings(address_logins_per_minute=300), clock=time)
+    results = at_once(40, lambda _: refused(limits.pass_ceiling, "logins", "10.0.0.1"))
+    assert results == [None] * 40
+
+
 @pytest.mark.parametrize("seconds", [-600, -86_400])
 def test_a_clock_that_is_put_back_keeps_nobody_out_for_long(
     limits: Limits, time: FakeTime, seconds: int

@@ -4,6 +4,7 @@ import json
 import logging
 import secrets
 import time
+import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -45,6 +46,43 @@ def test_traceback_shows_no_values(
     assert written.count("64 characters") == 2
     assert "in fail" in written or '"name": "fail"' in written
     assert secret not in written
+
+
+HOSTILE = (
+    "ana\n2026-11-21T18:12:35.0 [info     ] forged question=1 \r\x1b[2J\x1b]0;title\x07\x9b31m"
+    "\u2028a\u2029b\x85c\x0bd\x0ce\u202ef\u2066g\x00\x7f\ud800 ñ 🙂"
+)
+"""Line ends of every kind, escape sequences of terminals, changes of direction, half a letter."""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_nobody_can_write_a_line_of_his_own_into_the_log(
+    log_format: Literal["text", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(Settings(log_format=log_format), "api")
+    ours, library = structlog.get_logger("ours"), logging.getLogger("a library's")
+    ours.info("as a value", subject=HOSTILE, several=[HOSTILE], **{HOSTILE: "as a name"})
+    ours.info(HOSTILE)
+    library.warning("by a library: %s", HOSTILE)
+    for log in (ours, library):
+        try:
+            raise ValueError(HOSTILE)
+        except ValueError:
+            log.exception("in an exception")
+    written = capsys.readouterr().err
+    begins = [line for line in written.split("\n") if line and not line.startswith("    | ")]
+    assert len(begins) == 5
+    assert all(line.startswith(("20", "{")) for line in begins)
+    assert not any(line.startswith("2026-11-21T18:12:35.0 ") for line in begins)
+    unfit = {
+        character
+        for character in written
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and character != "\n"
+    }
+    assert unfit == set()
+    assert "ñ 🙂" in written
+    if log_format == "json":
+        assert [json.loads(line)["service"] for line in begins] == ["api"] * 5
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jose import jwt
@@ -119,6 +126,26 @@ def test_token_that_names_its_own_algorithm_is_refused(algorithm: object) -> Non
     unsigned = f"{segment({'alg': algorithm, 'typ': 'JWT'})}.{payload}."
     signed_by_us = with_header({"alg": algorithm, "typ": "JWT"}, timestamps())
     for token in (unsigned, signed_by_us):
+        with pytest.raises(InvalidTokenError):
+            security.read_access_token(token, KEY)
+
+
+def test_public_key_is_not_taken_for_our_secret() -> None:
+    """Key confusion: RS256 with the sender's own key, and HS256 with a public key as the secret."""
+    private = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    asymmetric = str(
+        jwt.encode(
+            claims(),
+            pem,
+            algorithm="RS256",
+            headers={"jwk": {"kty": "oct", "k": segment(KEY.encode())}, "kid": "../../dev/null"},
+        )
+    )
+    message = f"{segment({'alg': 'HS256', 'typ': 'JWT'})}.{segment(timestamps())}"
+    confused = hmac.new(public, message.encode(), hashlib.sha256).digest()
+    for token in (asymmetric, f"{message}.{segment(confused)}"):
         with pytest.raises(InvalidTokenError):
             security.read_access_token(token, KEY)
 

@@ -232,6 +232,22 @@ def test_name_close_to_a_setting_that_is_set_too_is_somebody_elses(
         ("DATABASE_URL", "mysql+pymysql://user:password@db:port/consulta"),
         ("SECRET_KEY", "short"),
         ("SECRET_KEY", "a" * 64),
+        ("SECRET_KEY", "changeme-changeme-now-1234567890-abcdef"),
+        ("SECRET_KEY", "please_change_this_to_something_long_42"),
+        ("SECRET_KEY", "your-256-bit-secret-goes-into-this-place"),
+        ("SECRET_KEY", "a-string-secret-at-least-256-bits-long"),
+        ("SECRET_KEY", "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"),
+        ("SECRET_KEY", "django-insecure-3#v9k1z8s7q5w2x4c6v8b0n"),
+        ("DB_PASS", "changeme"),
+        ("DB_PASS", "Password"),
+        ("MONGO_PASS", "change-me-please"),
+        ("MONGO_PASS", "secret"),
+        ("TRUSTED_PROXIES", "0.0.0.0/0"),
+        ("TRUSTED_PROXIES", "::/0"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "campus.uni.example"),
+        ("CORS_ORIGINS", "https://campus.uni.example/moodle"),
+        ("CORS_ORIGINS", "https://*.uni.example"),
     ],
 )
 def test_wrong_value_is_named_and_not_repeated(
@@ -377,6 +393,10 @@ def test_passwords_are_read(folder: Path) -> None:
         (json.dumps(PASSWORDS | {"smtp_password": None}).encode(), "smtp_password is wrong: "),
         (json.dumps(PASSWORDS | {"smtp_password": 4711}).encode(), "smtp_password is wrong: "),
         (json.dumps(PASSWORDS | {"imap_password": ["hidden"]}).encode(), "imap_password is wrong"),
+        (
+            json.dumps(PASSWORDS | {"smtp_password": "CHANGE_ME"}).encode(),
+            "smtp_password is wrong: is a password that everybody knows",
+        ),
     ],
     ids=lambda value: repr(value)[:40],
 )
