@@ -5,7 +5,8 @@ BIN := .venv/bin
 DATA ?= var
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test security faults install-dev test-servers lint lock bench clean
+.PHONY: help up install test security faults install-dev test-servers lint sbom lock bench load soak \
+  clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -26,20 +27,33 @@ security: install-dev ## Run what docs/security.md names: its tests, and every i
 	@$(BIN)/python scripts/security
 
 faults: install-dev ## Kill, starve and confuse the whole service for half an hour; print what was lost
-	@timeout --kill-after=60 30m $(BIN)/python -m pytest tests/faults -m faults -n 2 --dist worksteal
+	@timeout --kill-after=60 30m $(BIN)/python -m pytest tests/faults -m faults -n 2 --maxschedchunk 1
 
 test-servers: ## Build Ollama and FerretDB for the tests, once (needs a C++ compiler)
 	@scripts/build-test-servers
 
-lint: install-dev ## Style, types, the import contract, known vulnerabilities
+lint: install-dev ## Style, types, the import contract, unsafe code, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive core api rag_worker mailer consulta
 	scripts/audit-dependencies
+
+sbom: install-dev ## Write what is installed, as CycloneDX, to sbom.cdx.json
+	@$(BIN)/python scripts/sbom --output sbom.cdx.json
 
 bench: install-dev ## Memory of our processes, and what everything but the model adds
 	$(BIN)/python -m benchmarks.overhead
+
+load: install-dev ## An exam hour, 200 requests a second, 100,000 stored questions: half an hour
+	$(BIN)/python -m benchmarks.exam_hour
+	$(BIN)/python -m benchmarks.exam_hour --speed 20
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.big_store
+
+soak: install-dev ## Work under random faults for half an hour, and see whether anything grows
+	$(BIN)/python -m benchmarks.soak
 
 lock: ## Choose the versions anew (needs uv)
 	@for name in api worker mailer embedded dev; do \

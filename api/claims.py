@@ -135,6 +135,9 @@ async def answer(
             sources=tuple(source.source() for source in given.sources),
             model=given.model,
             uncertain=given.uncertain,
+            prompt_tokens=given.prompt_tokens,
+            answer_tokens=given.answer_tokens,
+            truncated=given.truncated,
         ),
     )
     if not stored:

@@ -24,6 +24,7 @@ from api.errors import (
 from api.limits import LimitReachedError, Limits, network_of
 from core.links import Links
 from core.mails import AccountMails
+from core.monitoring import Monitor
 from core.questions import QuestionQueue
 from core.security import InvalidTokenError, read_access_token
 from core.settings import Settings
@@ -69,6 +70,7 @@ class Resources:
     limits: Limits
     links: Links
     suppressions: Suppressions
+    monitor: Monitor
     hashing: Hashing = field(default_factory=Hashing)
     migrated: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the users' database has its tables."""
@@ -194,6 +196,7 @@ AskingUser = Annotated[User, Depends(_asking_user)]
 async def _current_worker(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_worker_token)],
     users: UsersDep,
+    resources: ResourcesDep,
 ) -> str:
     worker = None
     if credentials is not None:
@@ -201,6 +204,7 @@ async def _current_worker(
     if worker is None:
         raise NotAWorkerError
     structlog.contextvars.bind_contextvars(worker=worker)
+    resources.monitor.heard_of(worker)
     return worker
 
 

@@ -16,6 +16,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from core import metrics
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 DATABASE_ERRORS = (PyMongoError, OperationalError, InterfaceError, PoolTimeoutError)
@@ -620,6 +622,8 @@ def api_error(error: Exception) -> ApiError:
             if any(e["type"] == "json_invalid" for e in error.errors()):
                 return MalformedBodyError()
             return InvalidInputError.from_validation(error)
+    is_queue = isinstance(error, PyMongoError)
+    metrics.count_fault(metrics.Fault.QUEUE_AWAY if is_queue else metrics.Fault.USERS_AWAY)
     logger.warning("database unavailable", **describe_fault(error))
     return UnavailableError()
 

@@ -66,10 +66,11 @@ async def store_feedback(
     if not await resources.queue.rate(question.id, choice):
         raise BrokenLinkError
     staff = resources.settings.staff_email
-    if choice is Rating.ASK_STAFF and staff:
+    for address in staff if choice is Rating.ASK_STAFF else ():
+        first = address == staff[0]
         await resources.mails.enqueue(
             MailKind.FOR_STAFF,
-            email=staff,
+            email=address,
             language=resources.settings.course_language,
             values={
                 "number": str(question.id),
@@ -79,7 +80,7 @@ async def store_feedback(
                 "student": question.email,
                 "reply_to": question.email,
             },
-            dedupe=f"for_staff:{question.id}",
+            dedupe=f"for_staff:{question.id}" + ("" if first else f":{address}"),
         )
     language, texts = _texts(answer.language, resources.settings)
     said = "stored" if choice is not Rating.ASK_STAFF else "asked" if staff else "listed"
@@ -113,7 +114,8 @@ async def _rated(token: str, resources: ResourcesDep) -> tuple[Question, Answer]
     except InvalidLinkError:
         raise BrokenLinkError from None
     question = await resources.queue.one(number)
-    if question is None or question.answer is None:
+    # Without an address the student's data were deleted: whoever has the old mail rates no more.
+    if question is None or question.answer is None or not question.email:
         raise BrokenLinkError
     return question, question.answer
 

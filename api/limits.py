@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
@@ -45,6 +46,7 @@ LOGINS = (
     RateLimitItemPerHour(20, namespace="login"),
 )
 """Wrong passwords. Who goes on waits longer: up to a minute, ten minutes, an hour."""
+_OF_AN_ACCOUNT = (RECOVERIES, CONFIRMATIONS, *LOGINS)
 _FAMILIAR = RateLimitItemPerDay(1, 30, namespace="familiar")
 """How long a place from which an account was logged into is remembered."""
 _PURGE_SECONDS = 60.0
@@ -174,6 +176,14 @@ class SqlStorage(Storage, MovingWindowSupport):
         row = self._read(key)
         moments = _recent(row, now, expiry) if row is not None else []
         return (moments[0] if moments else now) / 1000, len(moments)
+
+    def moments(self, key: str) -> list[str]:
+        """What is noted under this key, oldest first (ISO 8601, UTC)."""
+        row = self._read(key)
+        return [
+            datetime.fromtimestamp(moment / 1000, UTC).isoformat(timespec="seconds")
+            for moment in (_moments(row) if row is not None else [])
+        ]
 
     def release(self, key: str) -> None:
         """Take the last moment back."""
@@ -312,6 +322,34 @@ class Limits:
     def give_back(self, item: RateLimitItem, account: str) -> None:
         """What was taken last did not happen."""
         self._run(lambda: self._storage.release(item.key_for(account)))
+
+    def kept_of(self, *accounts: str) -> list[dict[str, str]]:
+        """What is counted under these names: each limit with its moments (ISO 8601, UTC)."""
+
+        def read() -> list[dict[str, str]]:
+            found = []
+            for item in _OF_AN_ACCOUNT:
+                for account in accounts:
+                    moments = self._storage.moments(item.key_for(account))
+                    if moments:
+                        found.append({"limit": str(item.namespace), "moments": " ".join(moments)})
+            return found
+
+        return self._run(read)
+
+    def forget(self, *accounts: str) -> None:
+        """Delete what is counted under these names.
+
+        The places from which an account was logged into stay, under hashes of its number and the
+        place that nobody can look for, until they end within 30 days.
+        """
+
+        def clear() -> None:
+            for item in _OF_AN_ACCOUNT:
+                for account in accounts:
+                    self._storage.clear(item.key_for(account))
+
+        self._run(clear)
 
     def begin_login(self, account: str, network: str) -> LoginAttempt:
         """Count a password before it is checked, or simultaneous guesses would all pass.

@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 import uvicorn
@@ -24,9 +23,11 @@ from api.migrations import migrate
 from core.links import Links
 from core.logging import configure_logging
 from core.mails import AccountMails
+from core.metrics import program_version
 from core.mongo import connect
+from core.monitoring import monitored
 from core.questions import QuestionQueue
-from core.restoring import RestoreMark
+from core.restoring import RestoreMark, UnfinishedRestoreError
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     settings.require("api")
     app = FastAPI(
         title=f"Consulta: {settings.course_name}",
-        version=_version(),
+        version=program_version(),
         description=DESCRIPTION.format(
             course=settings.course_name,
             hourly=settings.questions_per_hour,
@@ -105,7 +106,10 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_user_engine(settings)
-        async with connect(settings) as client:
+        async with (
+            connect(settings) as client,
+            monitored(settings, "api", client[settings.mongo_db_name]) as monitor,
+        ):
             database = client[settings.mongo_db_name]
             assert settings.secret_key is not None  # create_app has checked it
             resources = Resources(
@@ -118,6 +122,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 limits=Limits(engine, settings),
                 links=Links(settings),
                 suppressions=Suppressions(database),
+                monitor=monitor,
             )
             app.state.resources = resources
 
@@ -159,6 +164,9 @@ async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -
     while True:
         try:
             await prepare()
+        except UnfinishedRestoreError as error:
+            logger.critical("cannot prepare", dependency=dependency, reason=str(error))
+            raise
         except DATABASE_ERRORS as error:
             logger.warning("waiting for a database", dependency=dependency, **describe_fault(error))
             await asyncio.sleep(RETRY_SECONDS)
@@ -168,10 +176,3 @@ async def _until_done(dependency: str, prepare: Callable[[], Awaitable[None]]) -
         else:
             logger.info("ready", dependency=dependency)
             return
-
-
-def _version() -> str:
-    try:
-        return version("consulta")
-    except PackageNotFoundError:
-        return "unreleased"

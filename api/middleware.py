@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import BodyTooLargeError, EncodedBodyError, InternalError, problem_response
+from core import metrics
 
 BODY_LIMIT = 65_536
 ANSWER_BODY_LIMIT = 262_144
@@ -56,6 +57,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, remember_status)
         except Exception as error:
+            metrics.count_fault(metrics.Fault.REQUEST_FAILED)
             logger.error(
                 "fault",
                 fault=type(error).__name__,
@@ -66,12 +68,15 @@ class AccessLog:
             response = problem_response(Request(scope), InternalError())
             await response(scope, receive, remember_status)
         finally:
+            seconds = time.perf_counter() - start
+            path = getattr(scope.get("route"), "path", "unknown")
+            metrics.count_request(scope["method"], path, status, seconds)
             logger.info(
                 "request",
                 method=scope["method"],
-                path=getattr(scope.get("route"), "path", "unknown"),
+                path=path,
                 status=status,
-                ms=round((time.perf_counter() - start) * 1000, 1),
+                ms=round(seconds * 1000, 1),
             )
 
 

@@ -32,6 +32,8 @@ QuestionId = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The quest
 
 UNKNOWN_PACE_SECONDS = 60.0
 """After how long to try again where nothing was answered yet."""
+PACE_SECONDS = 1.0
+"""How old the pace may be that an expected time is told by."""
 
 router = APIRouter(tags=["Questions"])
 
@@ -166,7 +168,7 @@ async def my_question(id: QuestionId, user: CurrentUser, queue: QueueDep) -> Que
 async def _seconds_until_an_answer(queue: QuestionQueue, user_id: int) -> float:
     oldest = await queue.oldest_waiting(user_id)
     place = await queue.place(oldest) if oldest else 0
-    seconds = (await queue.pace()).expected_seconds(place)
+    seconds = (await queue.pace(max_age=PACE_SECONDS)).expected_seconds(place)
     return UNKNOWN_PACE_SECONDS if seconds is None else seconds
 
 
@@ -174,7 +176,7 @@ async def _expectation(queue: QuestionQueue, question: Question) -> dict[str, An
     place = await queue.place(question)
     if place == 0:
         return {"place": None, "expected_seconds": None, "expected_at": None}
-    seconds = (await queue.pace()).expected_seconds(place)
+    seconds = (await queue.pace(max_age=PACE_SECONDS)).expected_seconds(place)
     expected_at = None
     if seconds is not None:
         expected_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=round(seconds))

@@ -27,6 +27,9 @@ LONGEST_ANSWER = 100_000
 LONGEST_PASSWORD = 128
 LONGEST_EMAIL = 254
 
+_PASSPHRASE, _ANOTHER_PASSPHRASE = "tres gatos en el tejado", "cuatro gatos en el tejado"
+"""Examples for the page."""
+
 # They reorder the text around them, so that it reads as something it is not.
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -167,7 +170,7 @@ class NewUser(Body):
                 {
                     "email": "ana.garcia@example.org",
                     "username": "ana.garcia",
-                    "password": "tres gatos en el tejado",
+                    "password": _PASSPHRASE,
                 }
             ]
         }
@@ -236,9 +239,9 @@ class ChangePassword(Body):
         json_schema_extra={
             "examples": [
                 {
-                    "old_password": "tres gatos en el tejado",
-                    "new_password": "cuatro gatos en el tejado",
-                    "new_password_again": "cuatro gatos en el tejado",
+                    "old_password": _PASSPHRASE,
+                    "new_password": _ANOTHER_PASSPHRASE,
+                    "new_password_again": _ANOTHER_PASSPHRASE,
                 }
             ]
         }
@@ -438,6 +441,11 @@ class GivenAnswer(Body):
     model: Annotated[str, Field(max_length=200), TIDY] | None = None
     uncertain: bool = Field(
         default=False, description="The evidence that the documents answer it is weak"
+    )
+    prompt_tokens: Number | None = Field(default=None, description="As the model counts them")
+    answer_tokens: Number | None = Field(default=None, description="As the model counts them")
+    truncated: bool = Field(
+        default=False, description="The model's server cut the prompt, so its words were not used"
     )
 
     model_config = ConfigDict(

@@ -9,20 +9,17 @@ answers at once. Nothing is asserted: the numbers are for people, on their machi
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from pymongo import MongoClient
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.scripted_model import ScriptedModel
 from consulta import stack
 from consulta.services import stores
 from consulta.student import Asking, Student
@@ -73,72 +71,6 @@ PARTS = {
 }
 Timings = defaultdict[str, list[float]]
 """Milliseconds of each question, by part, the model's subtracted."""
-
-
-class ScriptedModel:
-    """Speaks OpenAI's chat protocol, quotes its first passage at once, and keeps the time."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        model = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._reply(200, "application/json", '{"object": "list", "data": []}')
-
-            def do_POST(self) -> None:
-                started = time.perf_counter()
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if not self.path.endswith("/chat/completions"):
-                    self._reply(404, "application/json", "{}")
-                    return
-                content = _reply(request["messages"])
-                choice = {"index": 0, "delta": {"content": content}, "finish_reason": "stop"}
-                chunk = {
-                    "id": "1",
-                    "object": "chat.completion.chunk",
-                    "created": 0,
-                    "model": "scripted",
-                    "choices": [choice],
-                }
-                stream = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
-                self._reply(200, "text/event-stream", stream)
-                model.seconds.append(time.perf_counter() - started)
-
-            def _reply(self, status: int, kind: str, text: str) -> None:
-                body = text.encode()
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Serve in a thread of this process."""
-        thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        thread.start()
-        yield
-        self._server.shutdown()
-        thread.join()
-        self._server.server_close()
-
-
-def _reply(messages: Sequence[dict[str, str]]) -> str:
-    """A sentence of the first passage, which the check of citations lets through."""
-    _, _, passages = messages[-1]["content"].partition('<passage number="1"')
-    passage = passages.partition("</passage>")[0]
-    lines = [line.strip() for line in passage.splitlines()[1:] if len(line.split()) > 5]
-    return f"{lines[-1].rstrip('.')} [1]." if lines else "NOT IN THE DOCUMENTS"
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,15 @@ def _users(settings: Settings) -> Iterator[UserRepository]:
         finally:
             engine.dispose()
     except SQLAlchemyError as error:
-        raise AccountError(
-            f"The users' database does not answer ({type(error).__name__}): start the service "
-            "with `consulta up`, or check DATABASE_URL or the DB_ settings."
-        ) from None
+        raise away(error) from None
+
+
+def away(error: SQLAlchemyError) -> AccountError:
+    """What to say and do when the users' database fails."""
+    return AccountError(
+        f"The users' database does not answer ({type(error).__name__}): start the service "
+        "with `consulta up`, or check DATABASE_URL or the DB_ settings."
+    )
 
 
 def create_user(

@@ -99,6 +99,11 @@ def _account_settings(data: Path) -> "Settings":
     return settings
 
 
+def _person_settings(data: Path) -> "Settings":
+    _account_settings(data)
+    return _queue_settings(data)
+
+
 def _fail_without(data: Path, names: str) -> NoReturn:
     _fail(
         f"Nothing runs from the folder {data}, and neither {names} is set: start the service "
@@ -110,8 +115,12 @@ def _fail_without(data: Path, names: str) -> NoReturn:
 def _run_with_queue(command: Coroutine[Any, Any, _T]) -> _T:
     from pymongo.errors import ConfigurationError, PyMongoError
 
+    from core.restoring import UnfinishedRestoreError
+
     try:
         return asyncio.run(command)
+    except UnfinishedRestoreError as error:
+        _fail(f"Not now: {error} (`consulta restore FILE`).")
     except ConfigurationError:
         # Without the reason: it may quote a part of the password.
         _fail(
@@ -284,15 +293,31 @@ def calibrate(
 
 
 @app.command(rich_help_panel=STAFF)
-def status(data: DataOption = DEFAULT_DATA) -> None:
+def status(
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it live; Ctrl-C ends it.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="Seconds between two looks, with --watch.")
+    ] = 5,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
     """Show the queue at a glance.
 
-    How many questions are in each state, how long the oldest has waited, the pace of the answers,
-    and the last errors.
+    How many questions are in each state, how long the oldest has waited, how long waiting,
+    answering and mailing took, the model's tokens, what became of the e-mails, the faults of a day,
+    the last sign of life of each process, the disks, and the last errors.
     """
-    from consulta.queue import show_status
+    from consulta.status import show_status, watch_status
 
-    _run_with_queue(show_status(terminal, _queue_settings(data)))
+    settings = _queue_settings(data)
+    if not watch:
+        _run_with_queue(show_status(terminal, settings))
+        return
+    # Ctrl-C is how it ends.
+    with contextlib.suppress(KeyboardInterrupt):
+        _run_with_queue(watch_status(terminal, settings, interval))
 
 
 @app.command(rich_help_panel=STAFF)
@@ -585,6 +610,80 @@ def confirm_user(
     has_queue = settings.mongo_url is not None or settings.mongo_host is not None
     if has_queue and _run_with_queue(send_again_to(settings, address)):
         _say("Mail to it had come back; now it is sent there again.")
+
+
+@users_app.command("export")
+def export_user(
+    identifier: Annotated[
+        str, typer.Argument(callback=_readable, help="User name or e-mail.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file.")
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Write all that is kept about one person, as JSON.
+
+    Account, questions with answers, sources and ratings, other mails, dead addresses, and what is
+    counted for limits; no password hashes, and no passwords or links of mails that wait.
+    """
+    from consulta import personal
+    from consulta.accounts import AccountError
+
+    settings = _person_settings(data)
+    try:
+        count = _run_with_queue(personal.export(settings, data, identifier, output))
+    except AccountError as error:
+        _fail(error)
+    except BrokenPipeError:
+        raise  # Whoever reads has had enough: not worth a sentence.
+    except OSError as error:
+        _fail(f"{output or 'The output'} cannot be written ({error.strerror}): use another file.")
+    errors.print(f"Exported, with questions: {count}.", highlight=False)
+
+
+@users_app.command("forget")
+def forget_user(
+    identifier: Annotated[
+        str, typer.Argument(callback=_readable, help="User name or e-mail.", show_default=False)
+    ],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    with_texts: Annotated[
+        bool, typer.Option("--with-texts", help="Delete the answered questions as well.")
+    ] = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Delete an account and all that points at the person.
+
+    Answered questions are kept without the person; what waits is deleted, and answers that were not
+    sent yet are not sent. An address that has no account is forgotten as well. This cannot be taken
+    back; back-ups and the mail servers keep what they have.
+    """
+    from consulta import personal
+    from consulta.accounts import AccountError
+
+    settings = _person_settings(data)
+    if not yes:
+        what = "with all questions" if with_texts else "and keep the answers without the person"
+        try:
+            is_sure = typer.confirm(f"Forget {identifier} {what}? This cannot be taken back.")
+        except typer.Abort:
+            _fail("Nobody could be asked, and nothing was changed: give --yes.", 2)
+        if not is_sure:
+            _fail("Nothing was changed.")
+    forgetting = personal.forget(settings, data, identifier, with_texts=with_texts)
+    try:
+        done, had_account = _run_with_queue(forgetting)
+    except AccountError as error:
+        _fail(error)
+    except OSError as error:
+        _fail(f"{error.filename} cannot be deleted ({error.strerror}): mend it, and repeat this.")
+    account = "the account is deleted, " if had_account else ""
+    _say(
+        f"{identifier} is forgotten: {account}{done.kept} answers are kept without the person, "
+        f"{done.deleted} questions and {done.mails} other mails are deleted."
+    )
 
 
 @users_app.command("worker-token")

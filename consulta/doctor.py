@@ -37,6 +37,7 @@ from consulta import remedies
 from consulta.services import stores
 from core.clock import as_datetime
 from core.mongo import connect
+from core.restoring import UnfinishedRestoreError
 from core.settings import DATABASE_PARTS, Service, Settings, SettingsError
 from core.users import UserRepository, WorkerToken, create_user_engine
 
@@ -425,11 +426,14 @@ async def _check_queue(case: _Case) -> str:
     _require_mongo(case.settings)
     try:
         async with stores(case.settings) as opened:
+            await opened.restoring.refuse()
             await opened.queue.check()
-            status = await opened.queue.status()
+            counts = await opened.statistics.counts()
+    except UnfinishedRestoreError as error:
+        raise _FoundError(f"{error}; the services wait meanwhile.") from None
     except PyMongoError as error:
         raise _FoundError(f"it does not take a document: {remedies.of_queue(error)}") from None
-    return f"it stores and deletes; questions: {sum(status.by_state.values())}."
+    return f"it stores and deletes; questions: {sum(counts.by_state.values())}."
 
 
 async def _check_documents(case: _Case) -> str:

@@ -1,22 +1,11 @@
 """Questions and answers as JSON lines, for training a model."""
 
 import json
-import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
+from core.forgetting import masked
 from core.questions import Outcome, Question
-
-# What people write about themselves into a question: addresses, telephone and identity numbers.
-_PERSONAL = re.compile(
-    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
-    # 612345678, 612 345 678, 612 34 56 78, 91 234 56 78, each with or without a country's code;
-    # not the digits of a decimal number.
-    r"|(?<![\w.,])(?:\+\d{1,3}[ .-]?)?"
-    r"(?:\d{3}[ .-]?\d{3}[ .-]?\d{3}|\d{3}(?:[ .-]\d{2}){3}|\d{2}[ .-]\d{3}(?:[ .-]\d{2}){2})(?!\w)"
-    r"|(?<!\w)[XYZxyz]?\d{7,8}-?[A-Za-z](?!\w)"
-)
-_MASK = "[…]"
 
 
 async def jsonl(
@@ -47,5 +36,5 @@ async def jsonl(
         if personal_data:
             row |= {"user_id": question.user_id, "email": question.email}
         else:
-            row |= {name: _PERSONAL.sub(_MASK, str(row[name])) for name in ("question", "answer")}
+            row |= {name: masked(str(row[name])) for name in ("question", "answer")}
         yield json.dumps(row, ensure_ascii=False)

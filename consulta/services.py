@@ -4,12 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from pymongo.asynchronous.database import AsyncDatabase
+
+from core.forgetting import Retention
 from core.logging import configure_logging
 from core.mails import AccountMails
 from core.mongo import connect
+from core.monitoring import monitored
 from core.questions import QuestionQueue
+from core.restoring import RestoreMark
 from core.settings import Settings
+from core.statistics import Statistics
 from core.suppressions import Suppressions
 from core.worker import stop_on_signals
 
@@ -18,9 +25,13 @@ from core.worker import stop_on_signals
 class Stores:
     """What MongoDB keeps, on one connection."""
 
+    database: AsyncDatabase[dict[str, Any]]
     queue: QuestionQueue
     mails: AccountMails
     suppressions: Suppressions
+    restoring: RestoreMark
+    retention: Retention
+    statistics: Statistics
 
 
 @asynccontextmanager
@@ -29,9 +40,13 @@ async def stores(settings: Settings) -> AsyncIterator[Stores]:
     async with connect(settings) as client:
         database = client[settings.mongo_db_name]
         yield Stores(
+            database,
             QuestionQueue.from_settings(database, settings),
             AccountMails(database),
             Suppressions(database),
+            RestoreMark(database),
+            Retention(database, settings.retention_days),
+            Statistics(database),
         )
 
 
@@ -41,7 +56,10 @@ def run_worker(settings: Settings) -> None:
 
     async def main() -> None:
         stop = stop_on_signals()
-        async with stores(settings) as opened:
+        async with (
+            stores(settings) as opened,
+            monitored(settings, "worker", opened.database),
+        ):
             await run(settings, opened.queue, stop)
 
     configure_logging(settings, "worker")
@@ -55,7 +73,7 @@ def run_remote_worker(settings: Settings, api_url: str, token: str) -> None:
 
     async def main() -> None:
         stop = stop_on_signals()
-        async with RemoteQueue(api_url, token) as queue:
+        async with RemoteQueue(api_url, token) as queue, monitored(settings, "worker"):
             await run(settings, queue, stop)
 
     configure_logging(settings, "worker")
@@ -69,7 +87,9 @@ def run_mailer(settings: Settings) -> None:
     async def main() -> None:
         stop = stop_on_signals()
         async with connect(settings) as client:
-            await run(settings, client[settings.mongo_db_name], stop)
+            database = client[settings.mongo_db_name]
+            async with monitored(settings, "mailer", database) as monitor:
+                await run(settings, database, stop, monitor=monitor)
 
     configure_logging(settings, "mailer")
     asyncio.run(main())

@@ -41,8 +41,11 @@ STOP_SECONDS = 45
 """How long supervisord may take to stop everything in order."""
 
 QUEUE_PORT = 27117
+METRICS_PORT = 9464
+"""Of the API; the worker's and the mailer's follow."""
+SERVICES = ("api", "worker", "mailer")
 
-SECRET_KEY_FILE = "secret_key"
+SECRET_KEY_FILE = "secret_key"  # nosec B105  # the name of a file
 """In the data folder, made at the first start."""
 
 BUNDLED_MODEL = "smollm2"
@@ -127,6 +130,18 @@ def plan_layout(data: Path, api_port: int, mailbox_port: int) -> Layout:
     return Layout(data, api_port, mailbox_port, queue_port, smtp_port, llm_port)
 
 
+def choose_metrics_ports(settings: "Settings") -> dict[str, int]:
+    """For each service the port of its /metrics, from METRICS_PORT on; 0 for all where that is 0.
+
+    One that is taken, as by another stack, is replaced by a free one.
+    """
+    if "metrics_port" in settings.model_fields_set and not settings.metrics_port:
+        return dict.fromkeys(SERVICES, 0)
+    first = settings.metrics_port or METRICS_PORT
+    ports = {name: min(first + at, 65535) for at, name in enumerate(SERVICES)}
+    return {name: port if _is_free(port) else _free_port() for name, port in ports.items()}
+
+
 @contextlib.contextmanager
 def exclusive(data: Path) -> Iterator[None]:
     """Hold the data folder, so that no second stack starts on it.
@@ -179,7 +194,7 @@ def databases(data: Path) -> Iterator[dict[str, str]]:
     port = _free_port()
     with log:
         # Not in the terminal's process group: it must outlive the Ctrl-C that ends us.
-        queue = subprocess.Popen(
+        queue = subprocess.Popen(  # nosec B603  # a script beside this Python
             [*_die_with_parent(), *_queue_command(data, port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -234,7 +249,8 @@ def choose_model(settings: "Settings", llm_port: int) -> Model:
     }
     url = settings.ollama_server_url
     try:
-        with urlopen(f"{url}/api/tags", timeout=3) as reply:  # noqa: S310 (settings checked it)
+        # The settings have checked that it is http:// or https://.
+        with urlopen(f"{url}/api/tags", timeout=3) as reply:  # noqa: S310  # nosec B310  # as above
             models = {model["name"] for model in json.load(reply)["models"]}
     except (OSError, HTTPException, ValueError, KeyError, TypeError):
         reason = (
@@ -305,12 +321,17 @@ def index_documents(environment: Mapping[str, str]) -> None:
         StackError: the documents could not be read at all.
     """
     command = [sys.executable, "-m", "consulta", "index"]
-    if subprocess.run(command, env={**os.environ, **environment}, check=False).returncode:
+    indexed = subprocess.run(  # nosec B603  # ourselves, with words of our own
+        command, env={**os.environ, **environment}, check=False
+    )
+    if indexed.returncode:
         raise StackError("The course documents could not be indexed; the lines above say why.")
 
 
 @contextlib.contextmanager
-def running(layout: Layout, model: Model, environment: Mapping[str, str]) -> Iterator["Stack"]:
+def running(
+    layout: Layout, model: Model, environment: Mapping[str, str], metrics_ports: Mapping[str, int]
+) -> Iterator["Stack"]:
     """The whole stack; at the end everything is stopped in order and waited for.
 
     Raises:
@@ -318,8 +339,8 @@ def running(layout: Layout, model: Model, environment: Mapping[str, str]) -> Ite
     """
     config = layout.data / "supervisord.conf"
     with config.open("w") as file:
-        _supervisor_config(layout, model).write(file)
-    supervisord = subprocess.Popen(
+        _supervisor_config(layout, model, metrics_ports).write(file)
+    supervisord = subprocess.Popen(  # nosec B603  # a script beside this Python
         [*_die_with_parent(), _script("supervisord"), "--nodaemon", "--configuration", str(config)],
         env={**os.environ, **environment, "PYTHONUNBUFFERED": "1", **_MEMORY},
         stdin=subprocess.DEVNULL,
@@ -394,7 +415,9 @@ class Stack:
                 )
 
 
-def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigParser:
+def _supervisor_config(
+    layout: Layout, model: Model, metrics_ports: Mapping[str, int]
+) -> configparser.RawConfigParser:
     config = configparser.RawConfigParser()
     config["supervisord"] = {
         "logfile": _escaped(layout.log / "supervisord.log"),
@@ -445,6 +468,8 @@ def _supervisor_config(layout: Layout, model: Model) -> configparser.RawConfigPa
             "stdout_logfile_maxbytes": "10MB",
             "stdout_logfile_backups": "3",
         }
+        if name in metrics_ports:
+            config[f"program:{name}"]["environment"] = f'METRICS_PORT="{metrics_ports[name]}"'
     return config
 
 

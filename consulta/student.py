@@ -1,5 +1,6 @@
 """The local sample student: asks through the API as a student would, and waits."""
 
+import contextlib
 import json
 import secrets
 import time
@@ -42,6 +43,14 @@ class Student:
             return student
         except (OSError, ValueError, TypeError) as error:
             raise AskError(f"{file} cannot be read ({error}): delete it and try again.") from None
+
+
+def remove_student(data: Path, email: str) -> None:
+    """Delete what is kept of the sample student, if this is the address; another is made up."""
+    file = data / _FILE
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads(file.read_text())["email"] == email:
+            file.unlink()
 
 
 class Asking:

@@ -53,14 +53,14 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _run(terminal: Console, layout: stack.Layout, question: str, *, once: bool) -> None:
     started = time.monotonic()
     with terminal.status("Looking for a language model…"):
-        model, environment = _apart(_prepare, layout)
+        model, environment, metrics_ports = _apart(_prepare, layout)
     terminal.print(f"Language model: {model.reason}.", highlight=False)
     stack.index_documents(environment)
-    with stack.running(layout, model, environment) as running:
+    with stack.running(layout, model, environment, metrics_ports) as running:
         with terminal.status("Starting…") as progress:
             for name in running.wait_until_ready():
                 progress.update(f"Starting… {name} is ready")
-        terminal.print(_welcome(layout, time.monotonic() - started))
+        terminal.print(_welcome(layout, metrics_ports, time.monotonic() - started))
         threading.Thread(target=_report, args=(terminal, running), daemon=True).start()
         welcomed = layout.data / "welcomed"
         if once or not welcomed.exists():
@@ -74,7 +74,7 @@ def _run(terminal: Console, layout: stack.Layout, question: str, *, once: bool) 
             )
 
 
-def _prepare(layout: stack.Layout) -> tuple[stack.Model, dict[str, str]]:
+def _prepare(layout: stack.Layout) -> tuple[stack.Model, dict[str, str], dict[str, int]]:
     from core.settings import SettingsError, load_settings
 
     try:
@@ -82,7 +82,8 @@ def _prepare(layout: stack.Layout) -> tuple[stack.Model, dict[str, str]]:
     except SettingsError as error:
         raise stack.StackError(str(error)) from None
     model = stack.choose_model(settings, layout.llm_port)
-    return model, stack.write_environment(layout, settings, model)
+    environment = stack.write_environment(layout, settings, model)
+    return model, environment, stack.choose_metrics_ports(settings)
 
 
 def _show_sample(layout: stack.Layout, question: str) -> None:
@@ -127,10 +128,13 @@ def _send_result(sender: Any, function: Callable[..., Any], *arguments: Any) -> 
         sender.send(error)
 
 
-def _welcome(layout: stack.Layout, seconds: float) -> Panel:
+def _welcome(layout: stack.Layout, metrics_ports: dict[str, int], seconds: float) -> Panel:
+    ports = [f"{port} ({name})" for name, port in metrics_ports.items() if port]
+    metrics = f"127.0.0.1, /metrics on the ports {', '.join(ports)}" if ports else "none"
     return Panel(
         f"Swagger UI     [link={layout.api_url}/docs]{layout.api_url}/docs[/link]\n"
         f"Mailbox        [link={layout.mailbox_url}]{layout.mailbox_url}[/link]\n"
+        f"Metrics        {metrics}\n"
         f"Data and logs  {escape(str(layout.data))}",
         title=f"Consulta is ready after {seconds:.1f} s",
         expand=False,

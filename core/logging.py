@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -25,7 +26,7 @@ def configure_logging(settings: Settings, service: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=False),
+        _add_time,
         _named(service),
         _without_colours,
         _printable,
@@ -88,6 +89,12 @@ def _as_one_event(_logger: Any, _method: str, rendered: str) -> str:
 def _escaped(text: str) -> str:
     # As JSON writes them, so that a line of JSON stays one.
     return _UNFIT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _add_time(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    # Local, as the logs of the programs beside us, and with the zone, so that it can be compared
+    # with any other.
+    return {"timestamp": datetime.now().astimezone().isoformat(timespec="milliseconds"), **event}
 
 
 def _named(service: str) -> Any:

@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from core.clock import Clock, as_datetime, milliseconds, system_clock
 from core.outbox import MAIL_LEASE_SECONDS, Outbox
 from core.questions import Thread
+from core.restoring import RestoreMark
 from core.sequence import next_number
 
 Document = dict[str, Any]
@@ -21,7 +22,7 @@ Document = dict[str, Any]
 class MailKind(StrEnum):
     """Which templates a mail is rendered from."""
 
-    TEMPORARY_PASSWORD = "temporary_password"
+    TEMPORARY_PASSWORD = "temporary_password"  # nosec B105  # a kind of mail
     CONFIRMATION = "confirmation"
     """The link that shows that the address is the student's."""
     ACKNOWLEDGEMENT = "acknowledgement"
@@ -30,6 +31,8 @@ class MailKind(StrEnum):
     """An e-mail did not become a question; ``values["reason"]`` says why."""
     FOR_STAFF = "for_staff"
     """A student asks the course staff about an answer."""
+    ALARM = "alarm"
+    """The service needs the staff, or does so no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ class AccountMails:
     """The queue of mails that are no answers.
 
     Raises:
-        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
+        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses; from
+            those that add or claim, while a backup is being restored.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class AccountMails:
     ) -> None:
         self._database = database
         self._mails = database["mails"]
+        self._restore = RestoreMark(database)
         self._clock = clock
         self.outbox = Outbox(self._mails, lease_seconds=lease_seconds, clock=clock)
 
@@ -94,6 +99,8 @@ class AccountMails:
             )
         await self._mails.create_index([("dedupe", 1)], name="dedupe", unique=True)
         await self._mails.create_index([("email", 1), ("number", 1)], name="recipient")
+        # For the figures of core.statistics.
+        await self._mails.create_index([("status", 1)], name="status")
 
     async def enqueue(
         self,
@@ -114,6 +121,7 @@ class AccountMails:
         Returns:
             Its number; None if a mail with this key is stored already.
         """
+        await self._restore.stand_aside()
         if dedupe is not None and await self._mails.find_one({"dedupe": dedupe}, {"_id": 1}):
             return None
         number = await next_number(self._database, "mails")
@@ -154,6 +162,7 @@ class AccountMails:
 
     async def claim(self) -> AccountMail | None:
         """Take the mail that has been due longest, marked in doubt; None when there is none."""
+        await self._restore.stand_aside()
         document = await self.outbox.claim()
         return AccountMail.from_document(document) if document else None
 
@@ -169,6 +178,10 @@ class AccountMails:
     async def mark_undeliverable(self, number: int, mail_claims: int, reason: str) -> bool:
         """It was refused for good; its secrets are erased."""
         return await self.outbox.mark_undeliverable(number, mail_claims, reason, values={})
+
+    async def withdraw(self, number: int, mail_claims: int) -> bool:
+        """It is not worth sending any more."""
+        return await self.outbox.withdraw(number, mail_claims)
 
     async def mark_bounced(self, number: int, reason: str) -> bool:
         """It was accepted and came back; False if none is under way."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pymongo.lock
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
 
 from core.settings import Settings
 
@@ -41,3 +42,13 @@ def connect(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:
         connectTimeoutMS=5_000,
         socketTimeoutMS=30_000,
     )
+
+
+async def count(collection: AsyncCollection[dict[str, Any]], query: dict[str, Any]) -> int:
+    """How many documents fit the query.
+
+    By the command itself: ``count_documents`` sends a pipeline, for which nx-27017 first counts all
+    documents there are.
+    """
+    reply = await collection.database.command("count", collection.name, query=query)
+    return int(reply["n"])

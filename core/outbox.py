@@ -19,12 +19,18 @@ Document = dict[str, Any]
 MAIL_LEASE_SECONDS = 60.0
 """How long a claim lasts without being renewed. The mailer renews it while a server is slow."""
 
+_HAS_RECIPIENT = {"email": {"$gt": ""}}
+"""False where the person was forgotten."""
+
 
 class MailStatus(StrEnum):
     """The stored ``status``; it is null until the e-mail's fate is known."""
 
     SENT = "sent"
     UNDELIVERABLE = "undeliverable"
+    WITHDRAWN = "withdrawn"
+    """Not worth sending any more: an alarm that was no longer true, or an answer to a student whose
+    data were deleted."""
 
 
 class Outbox:
@@ -110,12 +116,18 @@ class Outbox:
             number, mail_claims, {**final, "mail_error": reason, **changes}
         )
 
+    async def withdraw(self, number: int, mail_claims: int) -> bool:
+        """It is not worth sending any more."""
+        return await self._update_held(number, mail_claims, self._final(MailStatus.WITHDRAWN))
+
     async def mark_bounced(self, number: int, reason: str, **changes: Any) -> bool:
         """It came back, after a server had accepted it or while that was in doubt."""
         final = {**self._final(MailStatus.UNDELIVERABLE), "mail_error": reason, **changes}
         # Two updates, because not every server knows null inside $or.
         for state in ({"status": str(MailStatus.SENT)}, {"status": None, "mail_in_doubt": True}):
-            result = await self._collection.update_one({"_id": number, **state}, {"$set": final})
+            result = await self._collection.update_one(
+                {"_id": number, **_HAS_RECIPIENT, **state}, {"$set": final}
+            )
             if result.matched_count == 1:
                 return True
         return False
@@ -123,12 +135,13 @@ class Outbox:
     async def requeue(self, number: int) -> bool:
         """Try an undeliverable e-mail again from the start."""
         result = await self._collection.update_one(
-            {"_id": number, "status": str(MailStatus.UNDELIVERABLE)},
+            {"_id": number, **_HAS_RECIPIENT, "status": str(MailStatus.UNDELIVERABLE)},
             {
                 "$set": {
                     "status": None,
                     "mail_attempts": 0,
                     "mail_due": milliseconds(self._clock()),
+                    "mail_since_ms": milliseconds(self._clock()),
                 }
             },
         )
@@ -137,9 +150,13 @@ class Outbox:
     def _lease_end(self) -> int:
         return milliseconds(self._clock() + timedelta(seconds=self.lease_seconds))
 
-    @staticmethod
-    def _final(status: MailStatus) -> Document:
-        return {"status": str(status), "mail_due": NEVER, "mail_in_doubt": False}
+    def _final(self, status: MailStatus) -> Document:
+        return {
+            "status": str(status),
+            "mail_due": NEVER,
+            "mail_in_doubt": False,
+            "mail_ended_ms": milliseconds(self._clock()),
+        }
 
     async def _update_held(
         self, number: int, mail_claims: int, changes: Document, increments: Document | None = None

@@ -1,14 +1,23 @@
 """The sign that a backup is being restored, beside what is restored."""
 
+import time
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
 
 from core.clock import system_clock
 
+NOTICE_SECONDS = 2.0
+"""After so long everybody has seen the mark who works on the queue."""
+_LOOK_SECONDS = 1.0
 
-class UnfinishedRestoreError(Exception):
-    """A restore has begun and not ended: what is stored is a part."""
+
+class UnfinishedRestoreError(PyMongoError):
+    """A restore has begun and not ended: what is stored is a part.
+
+    To whoever works on the queue it is the same as a server that is away: wait, and go on.
+    """
 
 
 class RestoreMark:
@@ -20,6 +29,7 @@ class RestoreMark:
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
         self._restore = database["restore"]
+        self._next_look = 0.0
 
     async def begun(self) -> str | None:
         """When the restore began that has not ended (ISO 8601, UTC), if there is one."""
@@ -36,6 +46,13 @@ class RestoreMark:
             raise UnfinishedRestoreError(
                 f"the restore of {begun[:16]} UTC has not ended: let it end, or repeat it"
             )
+
+    async def stand_aside(self) -> None:
+        """As :meth:`refuse`, but the server is asked once a second at most: for every verb."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            await self.refuse()
+            self._next_look = now + _LOOK_SECONDS
 
     async def set(self) -> None:
         """A restore begins."""

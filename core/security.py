@@ -13,8 +13,8 @@ from passlib.exc import PasswordSizeError
 ALGORITHM = "HS256"
 ISSUER = "consulta"
 AUDIENCE = "consulta-api"
-TOKEN_TYPE = "access"
-WORKER_TOKEN_PREFIX = "cwt_"
+TOKEN_TYPE = "access"  # nosec B105  # a type of token
+WORKER_TOKEN_PREFIX = "cwt_"  # nosec B105  # how a token begins
 
 # argon2id with the memory that OWASP gives as the least (19 MiB): 20 ms on a small server.
 _PASSWORDS = CryptContext(

@@ -366,11 +366,49 @@ class Settings(BaseSettings):
     mail_questions_per_day: int = Field(
         20, description="mails one sender may have answered in a day", ge=1
     )
-    staff_email: str | None = Field(
-        None, description="where a student's wish to ask the course staff is sent"
+    staff_email: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="where alarms and a student's wish to ask the course staff are sent; one "
+        "address or several, comma-separated; empty: nowhere",
     )
 
-    # Logs.
+    # Personal data.
+    retention_days: int = Field(
+        0,
+        description="after so many days an answered question is kept without the student, and "
+        "other mails are deleted; 0 keeps everything",
+        ge=0,
+        le=36_500,
+    )
+
+    # Alarms by e-mail, to STAFF_EMAIL.
+    alarm_question_seconds: float = Field(
+        7200, description="an alarm when a question has waited longer for its answer", gt=0
+    )
+    alarm_mail_seconds: float = Field(
+        3600, description="an alarm when an e-mail has waited longer to be sent", gt=0
+    )
+    alarm_free_mb: int = Field(
+        1000, description="an alarm when a disk has less free, MB; 0: never", ge=0
+    )
+    alarm_pause_seconds: float = Field(
+        3600, description="shortest time between two alarms, of whatever kind", gt=0
+    )
+
+    # Metrics and logs.
+    metrics_port: int = Field(
+        0,
+        description="port of the page /metrics, in Prometheus' format; each process needs one of "
+        "its own; 0: none. `consulta up` uses 9464 (api), 9465 (worker) and 9466 (mailer)",
+        ge=0,
+        le=65535,
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="address that page listens on; it asks for no password"
+    )
+    heartbeat_seconds: float = Field(
+        10, description="how often each process stores a sign of life", gt=0
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe line that is written"
     )
@@ -385,6 +423,21 @@ class Settings(BaseSettings):
     def _empty_is_absent(cls, values: Any) -> Any:
         # Compose files hand unset variables over as empty strings.
         return {name: value for name, value in values.items() if value != ""}
+
+    @field_validator("staff_email", mode="before")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        # Not in small letters, as other lists: before the @ case may count.
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("staff_email")
+    @classmethod
+    def _plain_addresses(cls, value: list[str]) -> list[str]:
+        if any(not re.fullmatch(r"[^\s@,<>\"]+@[^\s@,<>\"]+", address) for address in value):
+            raise ValueError("must be addresses such as ana@uni.es, separated by commas")
+        return value
 
     @field_validator(
         "llm_languages", "allowed_email_domains", "trusted_proxies", "cors_origins", mode="before"

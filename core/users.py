@@ -15,6 +15,7 @@ from sqlalchemy import (
     Engine,
     String,
     create_engine,
+    delete,
     event,
     func,
     make_url,
@@ -169,6 +170,8 @@ def create_user_engine(settings: Settings) -> Engine:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        # What is deleted is overwritten in the file, also where SQLite was built without that.
+        connection.execute("PRAGMA secure_delete=ON")
 
     return engine
 
@@ -355,6 +358,11 @@ class UserRepository:
     def set_active(self, user_id: int, active: bool) -> None:
         """Let the user in again, or keep him out and end all his tokens."""
         self._update(user_id, is_active=active, token_version=User.token_version + 1)
+
+    def delete(self, user_id: int) -> None:
+        """Delete the account, if it is there."""
+        with self._sessions.begin() as session:
+            session.execute(delete(User).where(User.id == user_id))
 
     def _update(self, user_id: int, **values: Any) -> None:
         with self._sessions.begin() as session:

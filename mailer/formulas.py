@@ -282,7 +282,7 @@ def _html(written: str) -> Markup:
         text = text[: match.start()] + raised + text[match.end() :]
     if len(written) <= _UNBROKEN:
         text = f'<span style="{UNBROKEN_STYLE}">{text}</span>'
-    return Markup(text)  # noqa: S704 (escaped above, before the tags came in)
+    return Markup(text)  # noqa: S704  # nosec B704  # escaped before the tags came in
 
 
 @cache

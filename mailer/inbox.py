@@ -20,6 +20,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DocumentTooLarge, DuplicateKeyError, OperationFailure, PyMongoError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
+from core import metrics
 from core.clock import Clock, system_clock
 from core.domains import is_within, spellings
 from core.mails import AccountMail, AccountMails, MailKind
@@ -33,6 +34,7 @@ from core.questions import (
     TooManyMailedError,
     TooManyWaitingError,
 )
+from core.restoring import RestoreMark
 from core.settings import Settings
 from core.suppressions import Suppressions
 from core.users import User, UserRepository, normal_form
@@ -120,19 +122,23 @@ class Positions:
     """The positions, in the collection ``inbox``: one document for each folder.
 
     Raises:
-        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses.
+        pymongo.errors.PyMongoError: from every verb, when the server is away or refuses, and while
+            a backup is being restored.
     """
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
         self._inbox = database["inbox"]
+        self._restore = RestoreMark(database)
 
     async def find(self, folder: str, uidvalidity: int) -> Position | None:
         """The position in the folder; None where it is new or numbered anew."""
+        await self._restore.stand_aside()
         found = await self._inbox.find_one({"_id": folder, "uidvalidity": uidvalidity})
         return Position(found["last_uid"], found["unseen_until"]) if found else None
 
     async def start(self, folder: str, uidvalidity: int, unseen_until: int) -> Position:
         """Begin at the folder's start."""
+        await self._restore.stand_aside()
         fields = {"uidvalidity": uidvalidity, "last_uid": 0, "unseen_until": unseen_until}
         updated = await self._inbox.update_one(
             {"_id": folder, "uidvalidity": {"$ne": uidvalidity}}, {"$set": fields}
@@ -145,6 +151,7 @@ class Positions:
 
     async def move(self, folder: str, uidvalidity: int, last_uid: int) -> None:
         """Everything up to ``last_uid`` is dealt with; another mailer may be further already."""
+        await self._restore.stand_aside()
         await self._inbox.update_one(
             {"_id": folder, "uidvalidity": uidvalidity, "last_uid": {"$lt": last_uid}},
             {"$set": {"last_uid": last_uid}},
@@ -246,7 +253,9 @@ class Reception:
         if not bounce.is_final:
             return True
         store = self._queue if isinstance(sent, Question) else self._mails
-        await store.mark_bounced(sent.id, bounce.reason)
+        if await store.mark_bounced(sent.id, bounce.reason):
+            kind = "answer" if isinstance(sent, Question) else "other"
+            metrics.MAILS.labels(kind, metrics.MailOutcome.BOUNCED).inc()
         if bounce.is_dead_address:
             await self._suppressions.add(sent.email, bounce.reason)
         _log.warning(
@@ -319,9 +328,10 @@ class Reception:
         except IdempotencyConflictError:
             _log.warning("not stored: another e-mail had this Message-ID", user=user.id)
         else:
-            if enqueued.created:
-                _log.info("a question by e-mail", question=enqueued.question.id)
-            await self._acknowledge(mail, enqueued.question)
+            with structlog.contextvars.bound_contextvars(question=enqueued.question.id):
+                if enqueued.created:
+                    _log.info("a question by e-mail")
+                await self._acknowledge(mail, enqueued.question)
 
     async def _followed(self, mail: IncomingMail, user: User) -> Question | None:
         """The student's own answered question whose answer the e-mail replies to."""
@@ -487,6 +497,7 @@ class Inbox:
             if trouble is None:
                 _log.info("the inbox is back")
             elif not self._stop.is_set():
+                metrics.count_fault(metrics.Fault.INBOX_AWAY)
                 _log.error("the inbox cannot be read", reason=without_addresses(trouble))
         self._trouble = trouble
 

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from core.colors import Palette
-from core.mails import AccountMail
+from core.mails import AccountMail, MailKind
 from core.questions import Question, Thread
 from mailer.addresses import domain_of, envelope_address
 from mailer.errors import UndeliverableError
@@ -31,6 +31,9 @@ from mailer.text import clean, one_line
 
 SUBJECT_LIMIT = 120
 """Longest subject, in characters."""
+
+REASON_LIMIT = 500
+"""Longest single value in an alarm, in characters."""
 
 NAME_LIMIT = 60
 """Longest name of the sender, in characters."""
@@ -140,6 +143,8 @@ def account_message(mail: AccountMail, letterhead: Letterhead, now: datetime) ->
         values["expires"] = datetime.fromisoformat(values["expires"])
         if values["expires"] <= now:
             raise UndeliverableError("What it holds expired before it could be sent.")
+    if mail.kind is MailKind.ALARM:
+        values |= _alarm_texts(mail, letterhead)
     return _compose(
         str(mail.kind),
         letterhead,
@@ -152,6 +157,27 @@ def account_message(mail: AccountMail, letterhead: Letterhead, now: datetime) ->
         values=values,
         reply_to=values.get("reply_to"),
     )
+
+
+def _alarm_texts(mail: AccountMail, letterhead: Letterhead) -> dict[str, Any]:
+    """For the template of an alarm: what is wrong, and what to do next."""
+    language = mail.language if mail.language in _LANGUAGES else letterhead.language
+    texts, common = _texts(language)["alarm"], _texts(language)["common"]
+    told = {
+        name: _moment(datetime.fromisoformat(value), common, letterhead.timezone)
+        if name in ("question_since", "unsent_since")
+        else one_line(value, REASON_LIMIT)
+        for name, value in mail.values.items()
+    }
+
+    def remedy(trouble: str) -> str:
+        name = f"question_{mail.values['worker']}" if trouble == "question" else trouble
+        return str(texts["remedy"][name])
+
+    return {
+        "alarm_text": lambda trouble: texts["trouble"][trouble].format(**told),
+        "alarm_remedy": remedy,
+    }
 
 
 def question_message_id(question: Question, sender: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -11,7 +11,8 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 from pymongo.errors import PyMongoError
 
-from core.clock import Clock, system_clock
+from core import metrics
+from core.clock import Clock, milliseconds, system_clock
 from core.outbox import Outbox
 from core.worker import cancel, pause
 from mailer.addresses import domain_of
@@ -85,15 +86,19 @@ class Lane(Generic[MailT]):
         *,
         claim: Callable[[], Awaitable[MailT | None]],
         store: MailStore,
+        written: Callable[[MailT], datetime | None],
         render: Callable[[MailT], EmailMessage],
         sender: Sender,
         stop: asyncio.Event,
         retry: RetryPolicy,
         refusal: Callable[[MailT], Awaitable[str | None]] | None = None,
+        about: Callable[[MailT], Mapping[str, int]] | None = None,
         clock: Clock = system_clock,
     ) -> None:
-        """``refusal`` says why an e-mail is not to be sent at all, or None."""
-        self._kind = kind
+        """``written`` tells since when an e-mail has waited to be sent; ``refusal`` why it is not
+        to be sent at all, or None; ``about`` what the log's lines about it name."""
+        self._counted_as = "answer" if kind == "question" else "other"
+        self._written = written
         self._claim = claim
         self._store = store
         self._render = render
@@ -101,10 +106,13 @@ class Lane(Generic[MailT]):
         self._stop = stop
         self._retry = retry
         self._refusal = refusal
+        self._about = about or (lambda mail: {kind: mail.id})
         self._clock = clock
         self._log = _log.bind(lane=kind)
         self._server_failures = 0
         self._closed_until: datetime | None = None
+        self.closed_since: datetime | None = None
+        """Since when the mail server has been away, or refused the account."""
         self._is_database_away = False
 
     async def process_next(self) -> bool:
@@ -124,7 +132,7 @@ class Lane(Generic[MailT]):
         self._note_database(None)
         if mail is None:
             return False
-        with structlog.contextvars.bound_contextvars(**{self._kind: mail.id}):
+        with structlog.contextvars.bound_contextvars(**self._about(mail)):
             if refusal:
                 await self._give_up(mail, refusal)
             else:
@@ -150,7 +158,9 @@ class Lane(Generic[MailT]):
             await self._give_up(mail, str(error))
         else:
             self._log.info("sent", to=_domain(mail), reply=without_addresses(reply))
-            await self._record(lambda: self._store.mark_sent(mail.id, mail.mail_claims))
+            self._count(metrics.MailOutcome.SENT)
+            if await self._record(lambda: self._store.mark_sent(mail.id, mail.mail_claims)):
+                self._time(mail)
         self._server_failures = 0
 
     def _rendered(self, mail: MailT) -> EmailMessage:
@@ -174,6 +184,7 @@ class Lane(Generic[MailT]):
             attempt=mail.mail_attempts + 1,
             seconds=seconds,
         )
+        self._count(metrics.MailOutcome.DEFERRED)
         await self._record(
             lambda: self._store.outbox.retry(
                 mail.id, mail.mail_claims, after=seconds, error=reason, counts=counts
@@ -182,9 +193,19 @@ class Lane(Generic[MailT]):
 
     async def _give_up(self, mail: MailT, reason: str) -> None:
         self._log.warning("undeliverable", to=_domain(mail), reason=without_addresses(reason))
+        self._count(metrics.MailOutcome.REFUSED)
         await self._record(
             lambda: self._store.mark_undeliverable(mail.id, mail.mail_claims, reason)
         )
+
+    def _count(self, outcome: metrics.MailOutcome) -> None:
+        metrics.MAILS.labels(self._counted_as, outcome).inc()
+
+    def _time(self, mail: MailT) -> None:
+        written = self._written(mail)
+        if self._counted_as == "answer" and written is not None:
+            spent = milliseconds(self._clock()) - milliseconds(written)
+            metrics.time_stage(metrics.Stage.MAILING, spent)
 
     async def _is_server_open(self) -> bool:
         if self._closed_until is None:
@@ -196,7 +217,7 @@ class Lane(Generic[MailT]):
         except ServerError as error:
             self._close_server(str(error))
             return False
-        self._closed_until = None
+        self._closed_until = self.closed_since = None
         self._log.info("the mail server is back")
         return True
 
@@ -204,6 +225,8 @@ class Lane(Generic[MailT]):
         # The count goes back to zero only when an e-mail gets an answer of its own: a server that
         # lets us in and then closes must not use up an attempt of every e-mail.
         self._server_failures += 1
+        self.closed_since = self.closed_since or self._clock()
+        metrics.count_fault(metrics.Fault.MAIL_SERVER_AWAY)
         seconds = self._retry.server.pause(self._server_failures)
         self._closed_until = self._clock() + timedelta(seconds=seconds)
         self._log.error("no e-mail can leave", reason=without_addresses(reason), seconds=seconds)
@@ -226,8 +249,9 @@ class Lane(Generic[MailT]):
                     self._log.warning("another mailer has claimed this e-mail")
                     return
 
-    async def _record(self, verb: Callable[[], Awaitable[bool]]) -> None:
-        """Store what became of the e-mail, however long the database is away.
+    async def _record(self, verb: Callable[[], Awaitable[bool]]) -> bool:
+        """Store what became of the e-mail, however long the database is away; False where it was
+        not ours any more, or was not stored.
 
         A mailer that is stopped meanwhile leaves the claim to its lease: the e-mail goes out
         twice, under one Message-ID, rather than never.
@@ -238,15 +262,17 @@ class Lane(Generic[MailT]):
             except PyMongoError as error:
                 self._note_database(error)
                 if self._stop.is_set():
-                    return
+                    return False
                 await pause(self._stop, 1)
                 continue
             self._note_database(None)
             if not is_ours:
                 self._log.warning("another mailer has claimed this e-mail")
-            return
+            return is_ours
 
     def _note_database(self, error: PyMongoError | None) -> None:
+        if error:
+            metrics.count_fault(metrics.Fault.QUEUE_AWAY)
         if error and not self._is_database_away:
             self._log.error("MongoDB is away", reason=one_line(str(error), 200))
         if not error and self._is_database_away:

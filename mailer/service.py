@@ -8,27 +8,35 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
 
 from core import worker
 from core.clock import system_clock
 from core.colors import Palette
+from core.forgetting import Retention
 from core.links import Links
 from core.mails import AccountMail, AccountMails, MailKind
+from core.monitoring import Monitor
 from core.questions import Question, QuestionQueue
 from core.settings import Settings, SettingsError
 from core.suppressions import Suppressions
 from core.users import UserRepository, create_user_engine
 from mailer.addresses import is_plain_address
+from mailer.alarms import Alarms
 from mailer.imap import Folder, Mailbox
 from mailer.inbox import Inbox, Positions, Reception
 from mailer.logo import read_logo
 from mailer.messages import Letterhead, account_message, answer_message
 from mailer.outbox import Lane, RetryPolicy
 from mailer.sender import Account, Sender
+from mailer.text import one_line
 
 ACCOUNT_MAIL_POLL_SECONDS = 1.0
 """Temporary passwords are rare and may wait a second: looking for them less often halves the work
 of an idle mailer."""
+
+RETENTION_POLL_SECONDS = 600.0
+"""How often it is looked whether a day has passed since personal data were looked for."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +49,8 @@ async def run_mailer(
     queue: QuestionQueue | None = None,
     retry: RetryPolicy | None = None,
     tls_context: ssl.SSLContext | None = None,
+    retention_poll_seconds: float = RETENTION_POLL_SECONDS,
+    monitor: Monitor | None = None,
 ) -> None:
     """Send answers and account mails until ``stop`` is set; what is being sent is finished.
 
@@ -52,6 +62,8 @@ async def run_mailer(
         retry: pauses and attempts; by default those of the settings.
         tls_context: how the mail servers' certificates are verified; by default against the
             system's authorities.
+        retention_poll_seconds: how often it is looked whether RETENTION_DAYS is to be kept.
+        monitor: is told since when the mail server has been away.
 
     Raises:
         SettingsError: a sender address or a password is missing or wrong.
@@ -63,6 +75,7 @@ async def run_mailer(
     account_mails = Account.for_account_mails(settings)
     letterheads = {account: _letterhead(settings, account) for account in (answers, account_mails)}
     retry = retry or RetryPolicy(max_attempts=settings.mail_max_attempts)
+    alarms = Alarms(settings, database, mails)
 
     async def refusal(mail: Question | AccountMail) -> str | None:
         # The link in a confirmation is how an address comes back to life.
@@ -71,10 +84,20 @@ async def run_mailer(
         reason = await suppressions.reason(mail.email)
         return f"Mail to this address came back before: {reason}" if reason else None
 
+    async def claim_mail() -> AccountMail | None:
+        mail = await mails.claim()
+        while mail and mail.kind is MailKind.ALARM:
+            if true := await alarms.current(mail):
+                return true
+            mail = await mails.claim()
+        return mail
+
     account_lane = Lane(
         "mail",
-        claim=mails.claim,
+        claim=claim_mail,
         store=mails,
+        written=lambda mail: mail.date,
+        about=_about,
         render=lambda mail: account_message(mail, letterheads[account_mails], system_clock()),
         sender=Sender(account_mails, tls_context=tls_context),
         stop=stop,
@@ -85,12 +108,17 @@ async def run_mailer(
         "question",
         claim=queue.claim_answered,
         store=queue,
+        written=lambda question: question.date_out,
         render=lambda question: answer_message(question, letterheads[answers]),
         sender=Sender(answers, tls_context=tls_context),
         stop=stop,
         retry=retry,
         refusal=refusal,
     )
+    if monitor is not None:
+        monitor.mail_closed = lambda: min(
+            filter(None, (account_lane.closed_since, answer_lane.closed_since)), default=None
+        )
     _log.info("the mailer is running", server=f"{answers.server}:{answers.port}")
     async with asyncio.TaskGroup() as group:
         for lane, poll_seconds in (
@@ -98,9 +126,32 @@ async def run_mailer(
             (answer_lane, settings.poll_seconds),
         ):
             group.create_task(worker.run(lane.process_next, stop, poll_seconds))
+        if settings.retention_days:
+            retention = Retention(database, settings.retention_days)
+            group.create_task(_keep_retention(retention, stop, retention_poll_seconds))
+        if settings.staff_email:
+            group.create_task(alarms.run(stop))
         if settings.imap_server is not None:
             group.create_task(_read_inbox(settings, database, queue, stop, tls_context))
     _log.info("the mailer has stopped")
+
+
+async def _keep_retention(retention: Retention, stop: asyncio.Event, poll_seconds: float) -> None:
+    while not stop.is_set():
+        try:
+            done = await retention.run_if_due(stop.is_set)
+        except PyMongoError as error:
+            _log.warning("the retention waits", reason=one_line(str(error), 200))
+        else:
+            if done is not None:
+                _log.info("retention", questions=done.kept, mails=done.mails)
+        await worker.pause(stop, poll_seconds)
+
+
+def _about(mail: AccountMail) -> dict[str, int]:
+    """What the log's lines about a mail name: with it the question that it is about, if any."""
+    number = mail.values.get("number", "")
+    return {"mail": mail.id} | ({"question": int(number)} if number.isdecimal() else {})
 
 
 async def _read_inbox(

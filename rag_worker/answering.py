@@ -1,13 +1,16 @@
 """Question to answer: search, decide whether the documents say it, ask the model, check it."""
 
 import asyncio
+import contextvars
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from itertools import zip_longest
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -43,6 +46,8 @@ from rag_worker.relevance import Thresholds
 from rag_worker.retrieval import Hit, Part, Retriever, best_window
 from rag_worker.support import Checked, Statement, check, is_abstention
 from rag_worker.wording import wording
+
+T = TypeVar("T")
 
 RANKED = 10
 """Passages that a search gives; a question about everything of a kind is shown all of them."""
@@ -91,6 +96,7 @@ class Explanation:
         prompt_tokens, completion_tokens: as the model's server counted them; None where it did
             not say, or was not asked.
         fault: why the model was asked and wrote nothing; None where it did.
+        truncated: the model's server cut the prompt, so that what it wrote was thrown away.
     """
 
     answer: Answer
@@ -104,6 +110,7 @@ class Explanation:
     search_seconds: float = 0.0
     model_seconds: float = 0.0
     fault: str | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,13 @@ class Answerer:
         Raises:
             ModelAwayError: no model answers.
         """
-        return (await self.explain(input, earlier)).answer
+        explanation = await self.explain(input, earlier)
+        return replace(
+            explanation.answer,
+            prompt_tokens=explanation.prompt_tokens,
+            answer_tokens=explanation.completion_tokens,
+            truncated=explanation.truncated,
+        )
 
     async def explain(self, input: str, earlier: Exchange | None = None) -> Explanation:
         """The answer and how it came about; raises what :meth:`answer` raises."""
@@ -203,12 +216,17 @@ class Answerer:
         text = "\n\n".join([answer.text, *remarks])
         return replace(explanation, answer=replace(answer, text=text))
 
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        # With the context, or a line logged there would lack the question's number.
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(
+            self._search_thread, partial(run, function, *arguments)
+        )
+
     async def _explain_one(
         self, question: str, language: str, first: int, earlier: Exchange | None
     ) -> Explanation:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._search_thread, self._find, question, language, first, earlier
-        )
+        found = await self._in_thread(self._find, question, language, first, earlier)
         explanation = found.explanation
         is_covered = explanation.evidence >= self._thresholds.uncertain
         if not is_covered or found.is_past or not self._can_write(language, explanation):
@@ -361,7 +379,7 @@ class Answerer:
             # What the model says of a prompt whose beginning it never saw is not sent.
             is_cut = isinstance(error, PromptTruncatedError)
             log.error("prompt_truncated" if is_cut else "prompt_too_long", error=str(error))
-            return found
+            return replace(found, truncated=is_cut)
         except (TimeoutError, ModelFailedError) as error:
             fault = str(error)
             if isinstance(error, TimeoutError):
@@ -386,9 +404,7 @@ class Answerer:
             written = _without_unfinished(written)
         # To confirm is to say the question's own words again, and not those before it.
         asked = question if is_yes_no(question) else search.asked
-        checked = await asyncio.get_running_loop().run_in_executor(
-            self._search_thread, self._check, written, passages, asked, language
-        )
+        checked = await self._in_thread(self._check, written, passages, asked, language)
         found = replace(found, written=checked.written, supported=len(checked.statements))
         if len(checked.statements) < _KEPT_SHARE * max(checked.written, 1):
             log.info("unsupported")
@@ -605,6 +621,7 @@ def _together(questions: Sequence[str], parts: Sequence[Explanation]) -> Explana
         sum(part.search_seconds for part in parts),
         sum(part.model_seconds for part in parts),
         next((part.fault for part in parts if part.fault), None),
+        any(part.truncated for part in parts),
     )
 
 

@@ -19,7 +19,6 @@ CREATE TABLE IF NOT EXISTS vectors (
     model TEXT, hash TEXT, vector BLOB NOT NULL, PRIMARY KEY (model, hash)
 );
 """
-_AT_ONCE = 500
 
 
 class IndexCache:
@@ -71,15 +70,12 @@ class IndexCache:
 
     def vectors(self, model: str, hashes: Sequence[str]) -> dict[str, Vectors]:
         """The known vectors among ``hashes``."""
-        found = {}
-        for some in _batches(hashes):
-            marks = ",".join("?" * len(some))
-            rows = self._database.execute(
-                f"SELECT hash, vector FROM vectors WHERE model = ? AND hash IN ({marks})",  # noqa: S608
-                [model, *some],
-            )
-            found.update({row[0]: np.frombuffer(row[1], dtype=np.float32) for row in rows})
-        return found
+        rows = self._database.execute(
+            "SELECT hash, vector FROM vectors "
+            "WHERE model = ? AND hash IN (SELECT value FROM json_each(?))",
+            [model, json.dumps(list(hashes))],
+        )
+        return {row[0]: np.frombuffer(row[1], dtype=np.float32) for row in rows}
 
     def store_vectors(self, model: str, vectors: Iterable[tuple[str, Vectors]]) -> None:
         """Store vectors under the hashes of their texts."""
@@ -112,8 +108,3 @@ class IndexCache:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
-
-
-def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), _AT_ONCE):
-        yield items[start : start + _AT_ONCE]

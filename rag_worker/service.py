@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from pymongo.errors import PyMongoError
 
+from core import metrics
 from core.questions import Answer, Question, QuestionQueue, apology
 from core.settings import Settings
 from core.worker import pause, run
@@ -117,6 +118,7 @@ class Worker:
             question = await self._queue.claim(self._name)
         except _AWAY as error:
             seconds = self._queue_backoff.pause()
+            metrics.count_fault(metrics.Fault.QUEUE_AWAY)
             log.error("queue_away", error=str(error).splitlines()[0], retry_in=seconds)
             await pause(self._stop, seconds)
             return False
@@ -135,6 +137,7 @@ class Worker:
             await self._model.check()
         except ModelAwayError as error:
             seconds = self._model_backoff.pause()
+            metrics.count_fault(metrics.Fault.MODEL_AWAY)
             log.warning("model_away", error=str(error), retry_in=seconds)
             await pause(self._stop, seconds)
             return False
@@ -171,6 +174,7 @@ class Worker:
                 held = await self._queue.renew(question.id, question.claims)
             except _AWAY as error:
                 # The answer may still be stored in time; the fencing token decides.
+                metrics.count_fault(metrics.Fault.QUEUE_AWAY)
                 log.warning("queue_away", error=str(error).splitlines()[0])
                 continue
             if not held:
@@ -188,6 +192,7 @@ class Worker:
             answer = await answerer.answer(question.input, question.earlier)
         except ModelAwayError as error:
             self._model_may_be_away = True
+            metrics.count_fault(metrics.Fault.MODEL_AWAY)
             await self._give_back(question, self._model_backoff.pause(), str(error))
         except Exception as error:
             log.exception("answering_failed")
@@ -207,6 +212,7 @@ class Worker:
                 if asyncio.get_running_loop().time() > deadline:
                     log.error("answer_not_stored", error=str(error).splitlines()[0])
                     return
+                metrics.count_fault(metrics.Fault.QUEUE_AWAY)
                 await asyncio.sleep(backoff.pause())
             except AnswerRefusedError as error:
                 await self._fail(question, str(error))

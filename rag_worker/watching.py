@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 import rag_worker
+from core import metrics
 from core.settings import Settings
 from core.worker import pause
 from rag_worker.embeddings import embeddings
@@ -164,6 +165,7 @@ class IndexWatcher:
         if process.returncode == BUSY_EXIT or stop.is_set():
             return True
         lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        metrics.count_fault(metrics.Fault.INDEXING_FAILED)
         log.error("indexing_failed", error=lines[-1], exit=process.returncode)
         return False
 
@@ -186,6 +188,7 @@ class IndexWatcher:
         """Log a problem once, not at every look."""
         if problem != self._problem:
             self._problem = problem
+            metrics.count_fault(metrics.Fault.INDEXING_FAILED)
             log.error("index_problem", problem=problem)
 
 

@@ -15,6 +15,9 @@ from core.users import Base
 TABLES = {table.name: table for table in Base.metadata.sorted_tables}
 """All of them, those that later versions add too."""
 
+NOT_KEPT = ("rate_limits", "alembic_version")
+"""Counts, which end within 30 days, and what migrations write for themselves."""
+
 _BATCH = 500
 
 

@@ -1,5 +1,6 @@
 """``consulta backup`` and ``consulta restore``."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -25,7 +26,7 @@ from consulta.backup.file import BackupFileError, Header, Reader, Row, Writer
 from consulta.backup.place import Place
 from core.clock import system_clock
 from core.mongo import connect
-from core.restoring import RestoreMark, UnfinishedRestoreError
+from core.restoring import NOTICE_SECONDS, RestoreMark, UnfinishedRestoreError
 from core.settings import Settings
 from core.users import create_user_engine
 
@@ -124,7 +125,7 @@ async def restore(terminal: Console, place: Place, file: Path, *, replace: bool)
                     "There are accounts or questions here already: --replace deletes them and "
                     "restores; back them up before."
                 )
-            await mark.set()
+            await _take_over(mark, engine, database)
             with _progress(terminal, "Restoring", length) as show:
                 thresholds = await _fill(engine, database, backup, lambda: show(stream.tell()))
             await _verify(engine, database, rows)
@@ -132,6 +133,19 @@ async def restore(terminal: Console, place: Place, file: Path, *, replace: bool)
     _say(terminal, f"Restored, as of {backup.header.created[:16]} UTC: {_counted(rows)}.")
     _restore_thresholds(terminal, place.settings, thresholds)
     _restore_settings(terminal, place, backup.header)
+
+
+async def _take_over(mark: RestoreMark, engine: Engine, database: questions.Database) -> None:
+    """Let whoever works on these databases notice the mark, and stand aside."""
+    was_interrupted = await mark.begun() is not None
+    await mark.set()
+    await asyncio.sleep(NOTICE_SECONDS)
+    try:
+        await _refuse_in_use(engine, database)
+    except BackupError:
+        if not was_interrupted:
+            await mark.remove()
+        raise
 
 
 async def _fill(
@@ -275,10 +289,19 @@ def _output(file: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise  # Whoever reads has had enough: not worth a sentence.
     except OSError as error:
+        if file == STREAM:
+            _close_standard_output()
         where = "The standard output" if file == STREAM else file
         raise BackupError(
             f"{where} cannot be written ({error.strerror}): use another place."
         ) from None
+
+
+def _close_standard_output() -> None:
+    # What is left in its buffer would fail again as Python ends, with an exit code of its own.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 @contextlib.contextmanager

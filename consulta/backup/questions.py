@@ -20,8 +20,9 @@ COLLECTIONS = ("inbox", "suppressions", "mails", "prompts", "counters")
 position in the inbox to mails and questions, a mail to a question, a question to its student (the
 accounts come after all of these), a number to its counter."""
 
-NOT_KEPT = ("checks", "restore")
-"""Of the doctor, and of :class:`core.restoring.RestoreMark`."""
+NOT_KEPT = ("checks", "restore", "turns", "retention", "processes", "faults", "alarms")
+"""Of the doctor, of :class:`core.restoring.RestoreMark`, the locks of seconds of
+:func:`core.turns.turn`, when data of too long ago was looked for last, and what runs now."""
 
 NUMBERS_LEFT_OUT = 10_000
 """Numbers that may have been given out after the backup: links in lost mails carry them, and must

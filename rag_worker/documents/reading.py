@@ -141,7 +141,7 @@ def reply_of(
 
     `subprocess.run` would keep all that a reader writes which a file has taken over.
     """
-    with subprocess.Popen(
+    with subprocess.Popen(  # nosec B603  # our own module, with this Python
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +37,7 @@ class Tally:
         times: how often.
         accepted: questions that got a 202 (or were stored from an e-mail).
         answered: of these, those with one stored answer.
-        mailed: of these, those whose e-mail arrived.
+        mailed: of these, those whose e-mail arrived; None where no mailer runs.
         refused: of these, those whose e-mail was refused for good, with the reason kept.
         duplicates: further copies of an e-mail; all of one question have one Message-ID.
     """
@@ -46,14 +46,28 @@ class Tally:
     times: int
     accepted: int
     answered: int
-    mailed: int
+    mailed: int | None
     duplicates: int
     refused: int = 0
 
     @property
     def lost(self) -> int:
-        """Accepted questions of whose e-mail nothing is known."""
-        return self.accepted - self.mailed - self.refused
+        """Accepted questions without an answer, or of whose e-mail nothing is known."""
+        known = self.answered if self.mailed is None else self.mailed + self.refused
+        return self.accepted - min(self.answered, known)
+
+    def since(self, earlier: "Tally") -> "Tally":
+        """What was added to a count of the same laboratory."""
+        assert self.mailed is not None
+        assert earlier.mailed is not None
+        return replace(
+            self,
+            accepted=self.accepted - earlier.accepted,
+            answered=self.answered - earlier.answered,
+            mailed=self.mailed - earlier.mailed,
+            duplicates=self.duplicates - earlier.duplicates,
+            refused=self.refused - earlier.refused,
+        )
 
     def to_json(self) -> str:
         """For a report's properties, which are text."""
@@ -85,12 +99,13 @@ class Laboratory(Department):
     restarts: int = 0
     """How often a service had to be started again."""
 
-    _started_with: dict[str, dict[str, str]] = field(default_factory=dict)
+    _started_with: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
 
     def start(self, name: str, service: str | None = None, **environment: str) -> None:
         """Run a service under ``name``: its own, or that with a number as in ``worker-2``."""
-        self._started_with[name] = environment
-        super().start(name, service or name.partition("-")[0], **environment)
+        service = service or name.partition("-")[0]
+        self._started_with[name] = service, environment
+        super().start(name, service, **environment)
 
     def log_in(self, name: str) -> None:
         """Register a student; later questions are theirs."""
@@ -131,7 +146,7 @@ class Laboratory(Department):
         """Stop the services in their own time, and start them as before."""
         for name in names:
             stop(self.processes[name])
-            self.start(name, **self._started_with[name])
+            self._start_again(name)
 
     def clock(self, fake: str) -> dict[str, str]:
         """The environment of a process for which time passes as ``fake`` says.
@@ -160,8 +175,12 @@ class Laboratory(Department):
             self.restarts += 1
         for name, process in list(self.processes.items()):
             if process.poll() is not None:
-                self.start(name, **self._started_with[name])
+                self._start_again(name)
                 self.restarts += 1
+
+    def _start_again(self, name: str) -> None:
+        service, environment = self._started_with[name]
+        self.start(name, service, **environment)
 
     def documents(self) -> list[dict[str, Any]]:
         """The stored questions, as they are in the queue's database."""
@@ -373,4 +392,7 @@ def _strace(pids: Sequence[int], calls: str, output: Path, *options: str) -> Ite
 
 
 def _is_traced(pid: int) -> bool:
-    return "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+    try:
+        return "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True  # It was, and was killed.

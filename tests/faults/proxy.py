@@ -60,12 +60,14 @@ class FaultProxy:
     """Listens on ``port`` and forwards to ``target``, both of the loopback interface.
 
     Runs in a thread with an event loop of its own; :meth:`set` may be called from any thread and
-    returns when the fault is in force. ``accepted`` counts the connections made.
+    returns when the fault is in force. ``accepted`` counts the connections made, ``harmed`` the
+    connections that were ended and the pieces that did not pass as they came.
     """
 
     port: int
     target: int
     accepted: int = 0
+    harmed: int = 0
     _fault: Fault = Fault.NONE
     _delay: float = 0.0
     _connections: set[_Connection] = field(default_factory=set)
@@ -104,6 +106,7 @@ class FaultProxy:
         if fault in (Fault.CUT, Fault.RESET):
             for connection in list(self._connections):
                 connection.end(with_reset=fault is Fault.RESET)
+                self.harmed += 1
         if fault is Fault.FORGOTTEN:
             for connection in self._connections:
                 connection.is_forgotten = True
@@ -126,6 +129,7 @@ class FaultProxy:
         try:
             if self._fault in (Fault.CUT, Fault.RESET):
                 connection.end(with_reset=self._fault is Fault.RESET)
+                self.harmed += 1
                 return
             try:
                 from_server, connection.server = await asyncio.open_connection(
@@ -149,6 +153,7 @@ class FaultProxy:
     ) -> None:
         is_reply = writer is connection.client
         while data := await reader.read(CHUNK):
+            self.harmed += connection.is_forgotten
             while data and not connection.is_forgotten:
                 data = await self._forward(data, writer, is_reply=is_reply)
         if connection.is_forgotten:
@@ -161,6 +166,7 @@ class FaultProxy:
         changed = self._changed
         match self._fault:
             case Fault.HALF_OPEN:
+                self.harmed += 1
                 await changed.wait()
                 return data
             case Fault.LATENCY:
@@ -173,6 +179,7 @@ class FaultProxy:
                 passed, left = bytes(byte ^ 0xFF for byte in data), b""
             case _:
                 passed, left = data, b""
+        self.harmed += passed != data or self._fault is Fault.LATENCY
         writer.write(passed)
         await writer.drain()
         return left

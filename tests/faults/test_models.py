@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.questions import Outcome
+from tests import servers
 from tests.faults.laboratory import Tally, laboratory
-from tests.faults.proxy import Fault
+from tests.faults.proxy import Fault, FaultProxy
 from tests.integration.model_servers import ModelServer, Reply
 from tests.journeys.department import eventually
 
@@ -106,29 +107,54 @@ def test_model_that_fails_leaves_the_quotations_and_the_queue_moving(
         assert not any(piece in document["output"] for piece in GARBAGE)
 
 
+@pytest.mark.slow
 def test_model_away_for_an_hour_uses_up_no_attempt_and_is_not_stampeded(
-    tmp_path: Path, course_index: Path, counted: Count
+    tmp_path: Path, course_index: Path, counted: Count, model: ModelServer
 ) -> None:
-    with laboratory(tmp_path, index=course_index, proxied=["model"], LEASE_SECONDS="600") as lab:
+    at_once: list[int] = []
+
+    def words() -> Iterator[str]:
+        at_once.append(1)
+        yield from ("El diodo ", "es una unión PN ", "con dos terminales [1].")
+        at_once.append(-1)
+
+    model.replies += [Reply(words=words(), pause=0.05) for _ in range(50)]
+    with (
+        FaultProxy(servers.free_port(), int(model.url.rpartition(":")[2])) as network,
+        laboratory(
+            tmp_path,
+            index=course_index,
+            LLM_LANGUAGES="es,en",
+            OPENAI_BASE_URL=f"http://127.0.0.1:{network.port}/v1",
+            LEASE_SECONDS="600",
+            MAIL_LEASE_SECONDS="600",
+        ) as lab,
+    ):
         # The workers' hour is a minute, and the mailer's: what they answer is due at their time.
         for name in ("mailer", "worker-1", "worker-2"):
-            lab.start(name, **lab.clock("+0 x60"), MAIL_LEASE_SECONDS="600")
+            lab.start(name, **lab.clock("+0 x60"))
         lab.start("api")
         lab.wait_until_ready()
-        lab.network["model"].set(Fault.CUT)
-        lab.restart("worker-1", "worker-2")
         lab.log_in("ana")
+        lab.ask("¿Qué es un diodo?")
+        lab.wait_for_mails(180)
+        network.set(Fault.CUT)
         for _ in range(10):
-            lab.ask()
-        before = lab.network["model"].accepted
+            lab.ask("¿Qué es un diodo?")
+        before = network.accepted
         time.sleep(60)
-        knocks = lab.network["model"].accepted - before
-        assert all(document["output"] is None for document in lab.documents())
-        lab.network["model"].set(Fault.NONE)
+        knocks = network.accepted - before
+        waiting = [document for document in lab.documents() if document["output"] is None]
+        requests = len(model.requests)
+        network.set(Fault.NONE)
         tally = counted(lab.tally("model away for an hour", 1))
         documents = lab.documents()
     assert tally.lost == 0
+    assert len(waiting) == 10
     assert all(document["attempts"] == 0 for document in documents)
-    assert all(document["outcome"] == Outcome.QUOTED for document in documents)
+    assert {document["outcome"] for document in documents} == {Outcome.ANSWERED}
     # Two workers, each with pauses that grow to a minute, and a few connections for each knock.
     assert 0 < knocks <= 2 * 70 * 3
+    # When it is back it writes each answer once, for two workers two at a time.
+    assert len(model.requests) == requests + 10
+    assert max(itertools.accumulate(at_once)) <= 2

@@ -140,6 +140,7 @@ def test_message_cut_in_its_middle_arrives_whole_once(
     assert tally.mailed == tally.accepted
 
 
+@pytest.mark.slow
 def test_relay_away_for_a_day_uses_up_no_attempt(
     tmp_path: Path, course_index: Path, counted: Count
 ) -> None:

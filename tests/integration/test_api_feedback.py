@@ -119,6 +119,24 @@ async def test_staff_are_asked_once_with_the_students_address_to_reply_to(
     assert await mails.claim() is None
 
 
+async def test_each_of_several_staff_addresses_is_asked_once(
+    nx_url: str,
+    database_name: str,
+    queue: QuestionQueue,
+    database: AsyncDatabase[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    number = await ask(queue)
+    several = "prof@uni.test, Ayuda@uni.test"
+    settings = settings_for(nx_url, database_name, tmp_path, staff_email=several)
+    async with running_app(settings) as client:
+        for _ in range(2):
+            await client.post(link(tmp_path, number), data={"choice": "staff"})
+    mails = AccountMails(database)
+    asked = [await mails.claim() for _ in range(3)]
+    assert [mail and mail.email for mail in asked] == ["prof@uni.test", "Ayuda@uni.test", None]
+
+
 async def test_without_a_staff_address_the_wish_is_kept(
     nx_url: str, database_name: str, queue: QuestionQueue, tmp_path: Path
 ) -> None:

@@ -227,6 +227,8 @@ def department(mail: MailServer, database: Database, tmp_path: Path) -> Iterator
         course_name="Electrónica Analógica",
         public_url="https://consultas.uni.test",
         email_rest_sec=0.2,
+        max_waiting_per_student=500,
+        questions_per_hour=500,
     )
     engine = create_user_engine(settings)
     Base.metadata.create_all(engine)

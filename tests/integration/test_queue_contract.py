@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,13 +11,16 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from core.clock import milliseconds
 from core.mails import AccountMails, MailKind
+from core.metrics import Fault, Stage
 from core.mongo import connect
 from core.outbox import MAIL_LEASE_SECONDS
+from core.processes import Disk, Processes, Sign
 from core.questions import (
     Answer,
     Exchange,
     IdempotencyConflictError,
     Outcome,
+    Pace,
     Question,
     QuestionQueue,
     QuestionState,
@@ -30,8 +33,9 @@ from core.questions import (
     TooManyWaitingError,
 )
 from core.settings import Settings
+from core.statistics import Spread, Statistics
 from core.suppressions import Suppressions
-from core.turns import LEASE_SECONDS
+from core.turns import LEASE_SECONDS, turn
 
 LEASE = 60.0
 ANSWER = Answer(
@@ -85,6 +89,11 @@ async def queue(store: AsyncDatabase[dict[str, Any]], clock: Hand) -> QuestionQu
     )
     await queue.create_indexes()
     return queue
+
+
+@pytest.fixture
+def figures(store: AsyncDatabase[dict[str, Any]], clock: Hand) -> Statistics:
+    return Statistics(store, clock=clock)
 
 
 async def ask(queue: QuestionQueue, text: str = "¿Cuándo es el examen?", user: int = 1) -> Question:
@@ -244,7 +253,7 @@ async def test_given_back_question_goes_before_younger_ones(
 
 
 async def test_failed_attempts_pause_longer_each_time_and_end_in_an_apology(
-    queue: QuestionQueue, clock: Hand
+    queue: QuestionQueue, clock: Hand, figures: Statistics
 ) -> None:
     await ask(queue)
     for expected_pause in (30, 60):
@@ -262,7 +271,7 @@ async def test_failed_attempts_pause_longer_each_time_and_end_in_an_apology(
     mail = await queue.claim_answered()
     assert mail is not None
     assert mail.id == claim.id
-    status = await queue.status()
+    status = await figures.figures()
     assert status.failed == 1
     assert [error.error for error in status.last_errors] == ["garbage"]
 
@@ -365,6 +374,18 @@ async def test_simultaneous_questions_of_one_student_count_each_other(
     assert await queue.waiting(1) == 4
 
 
+async def test_turn_of_one_student_is_not_taken_for_that_of_another(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    async with turn(store, "user:1", clock):
+        clock.move(-3600)
+        async with turn(store, "user:2", clock):
+            held = await store["turns"].find_one({"_id": "user:1"})
+            assert held is not None
+            assert held["until"] > milliseconds(clock.now) + 1800_000
+            assert await store["turns"].find_one({"_id": "user:2"}) is not None
+
+
 async def test_a_process_that_died_holds_a_student_up_for_seconds(
     queue: QuestionQueue, store: AsyncDatabase[dict[str, Any]], clock: Hand
 ) -> None:
@@ -403,22 +424,46 @@ async def test_place_counts_the_unanswered_questions_before_it(
     assert await queue.place(answered) == 0
 
 
-async def test_pace_is_the_median_of_recent_answers_and_of_those_working_now(
+async def test_expected_time_follows_the_mean_of_recent_answers_and_the_work_already_done(
     queue: QuestionQueue, clock: Hand
 ) -> None:
     assert (await queue.pace()).expected_seconds(3) is None
-    for seconds in (10, 20, 300):
+    for seconds in (10, 20, 90):
         await ask(queue)
         claim = await claimed(queue)
         clock.move(seconds)
         await queue.renew(claim.id, claim.claims)
         await queue.complete(claim.id, claim.claims, ANSWER)
-    assert (await queue.pace()).expected_seconds(3) == 60
+    assert (await queue.pace()).expected_seconds(3) == 120
     for _ in range(3):
         await ask(queue)
     await claimed(queue)
+    assert (await queue.pace()).expected_seconds(3) == 120
+    clock.move(30)
+    assert (await queue.pace()).expected_seconds(3) == 90
+    assert (await queue.pace()).expected_seconds(1) == 10
+    # Two at once, of which one has just begun.
     await claimed(queue)
-    assert (await queue.pace()).expected_seconds(3) == 40
+    assert (await queue.pace()).expected_seconds(3) == 45
+    clock.move(25)
+    assert (await queue.pace()).expected_seconds(1) == 7.5
+
+
+def test_what_takes_longer_than_others_did_is_expected_soon() -> None:
+    assert Pace(40.0, 1, (100.0,)).expected_seconds(1) == 4
+    assert Pace(40.0, 1, (100.0,)).expected_seconds(2) == 40
+
+
+async def test_mean_of_the_pace_may_be_as_old_as_is_allowed(
+    queue: QuestionQueue, clock: Hand
+) -> None:
+    for seconds in (10, 30):
+        await ask(queue)
+        claim = await claimed(queue)
+        clock.move(seconds)
+        await queue.complete(claim.id, claim.claims, ANSWER)
+        assert (await queue.pace(max_age=60)).seconds_per_answer == 10
+    assert (await queue.pace()).seconds_per_answer == 20
 
 
 async def test_students_see_only_their_own_questions_newest_first(
@@ -486,7 +531,7 @@ async def test_mail_of_a_dead_mailer_is_claimed_again_and_the_first_claim_is_voi
 
 
 async def test_undeliverable_answer_keeps_its_reason_and_can_be_requeued(
-    queue: QuestionQueue, clock: Hand
+    queue: QuestionQueue, clock: Hand, figures: Statistics
 ) -> None:
     await ask(queue)
     claim = await claimed(queue)
@@ -500,7 +545,7 @@ async def test_undeliverable_answer_keeps_its_reason_and_can_be_requeued(
     assert question is not None
     assert question.state is QuestionState.UNDELIVERABLE
     assert question.error == "550 no such user"
-    assert (await queue.status()).by_state[QuestionState.UNDELIVERABLE] == 1
+    assert (await figures.counts()).by_state[QuestionState.UNDELIVERABLE] == 1
     assert await queue.requeue_mail(mail.id)
     assert not await queue.requeue_mail(mail.id)
     assert (await queue.claim_answered()) is not None
@@ -590,7 +635,9 @@ async def test_mails_of_a_kind_are_counted_by_address(
     assert not await mails.was_written_within("ana@uni.test", MailKind.NOT_ACCEPTED, day)
 
 
-async def test_status_counts_every_state(queue: QuestionQueue, clock: Hand) -> None:
+async def test_status_counts_every_state(
+    queue: QuestionQueue, clock: Hand, figures: Statistics
+) -> None:
     for _ in range(5):
         await ask(queue)
         clock.move(1)
@@ -601,15 +648,15 @@ async def test_status_counts_every_state(queue: QuestionQueue, clock: Hand) -> N
     assert mail is not None
     await queue.mark_sent(mail.id, mail.mail_claims)
     await claimed(queue)
-    status = await queue.status()
-    assert status.by_state == {
+    status = await figures.figures()
+    assert status.counts.by_state == {
         QuestionState.WAITING: 2,
         QuestionState.ANSWERING: 1,
         QuestionState.ANSWERED: 1,
         QuestionState.SENT: 1,
         QuestionState.UNDELIVERABLE: 0,
     }
-    assert status.oldest_waiting == datetime(2026, 11, 21, 12, 0, 2, tzinfo=UTC)
+    assert status.counts.oldest_waiting == datetime(2026, 11, 21, 12, 0, 2, tzinfo=UTC)
     assert [question.id async for question in queue.all()] == [1, 2, 3, 4, 5]
 
 
@@ -747,3 +794,118 @@ async def test_suppressed_address_keeps_its_first_reason_until_it_is_confirmed_a
     assert await suppressions.remove("ana@uni.test")
     assert not await suppressions.remove("ana@uni.test")
     assert await suppressions.reason("ana@uni.test") is None
+
+
+async def test_times_tokens_and_mails_are_read_from_what_is_stored(
+    queue: QuestionQueue, figures: Statistics, clock: Hand
+) -> None:
+    empty = await figures.figures()
+    assert set(empty.stages.values()) == set(empty.tokens.values()) == {None}
+    for seconds in (10, 20, 300):
+        await ask(queue)
+        clock.move(seconds)
+        claim = await claimed(queue)
+        clock.move(2 * seconds)
+        counted = replace(ANSWER, prompt_tokens=900, answer_tokens=seconds, truncated=seconds == 10)
+        await queue.complete(claim.id, claim.claims, counted)
+    for _ in range(2):
+        clock.move(5)
+        mail = await queue.claim_answered()
+        assert mail is not None
+        if mail.id == 1:
+            await queue.mark_sent(mail.id, mail.mail_claims)
+        else:
+            await queue.outbox.retry(mail.id, mail.mail_claims, after=60, error="450 later")
+    await queue.requeue_mail(1)
+    read = await figures.figures()
+    assert read.stages[Stage.WAITING] == Spread(3, 20, 300)
+    assert read.stages[Stage.ANSWERING] == Spread(3, 40, 600)
+    assert read.stages[Stage.MAILING] == Spread(1, 965, 965)
+    assert read.tokens["prompt"] == Spread(3, 900, 900)
+    assert read.tokens["answer"] == Spread(3, 20, 300)
+    assert read.truncated == 1
+    answers = read.counts.answers
+    assert (answers.sent, answers.unsent, answers.deferred, answers.undeliverable) == (1, 2, 1, 0)
+    question = await queue.one(2)
+    assert question is not None
+    assert question.answer is not None
+    assert answers.oldest_unsent == question.date_out
+    assert await figures.unsent(clock.now) == [("question", 2), ("question", 3)]
+    assert await figures.unsent(clock.now - timedelta(minutes=10)) == [("question", 2)]
+    assert await figures.undeliverable(clock.now) == []
+
+
+async def test_answers_refused_for_good_are_found_by_when_they_were(
+    queue: QuestionQueue, figures: Statistics, clock: Hand
+) -> None:
+    moments = []
+    for _ in range(2):
+        await ask(queue)
+        claim = await claimed(queue)
+        await queue.complete(claim.id, claim.claims, ANSWER)
+        mail = await queue.claim_answered()
+        assert mail is not None
+        await queue.mark_undeliverable(mail.id, mail.mail_claims, "550 no")
+        moments.append(clock.now)
+        clock.move(60)
+    assert await figures.undeliverable(moments[0]) == [1, 2]
+    assert await figures.undeliverable(moments[1]) == [2]
+    assert [question.id for question in (await figures.figures()).last_errors] == [2, 1]
+    clock.move(3600)
+    assert await queue.requeue_mail(1)
+    clock.move(60)
+    assert await figures.unsent(clock.now - timedelta(seconds=61)) == []
+    assert await figures.unsent(clock.now) == [("question", 1)]
+
+
+async def test_signs_of_life_are_one_for_each_process_and_faults_add_up(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    processes = Processes(store, clock=clock)
+
+    def sign(name: str, **changes: Any) -> Sign:
+        disks = (Disk("/", 5 * 2**40, 2**42),)
+        return Sign("worker", name, clock.now, clock.now, "1", 10, disks, **changes)
+
+    first = sign("lab:1")
+    await processes.note(first)
+    clock.move(30)
+    await processes.note(sign("lab:2", mail_closed=clock.now))
+    assert await processes.all() == [first, sign("lab:2", mail_closed=clock.now)]
+    assert not first.is_silent(clock.now)
+    clock.move(6)
+    assert first.is_silent(clock.now)
+    await processes.note(sign("lab:1"))
+    assert next(iter(await processes.all())).seen == clock.now
+    await processes.remove("worker", "lab:1")
+    assert [one.name for one in await processes.all()] == ["lab:2"]
+    clock.move(24 * 3600)
+    await processes.remove_old("api")
+    assert await processes.all() == []
+    day = timedelta(days=1)
+    for _ in range(2):
+        await processes.add_faults("a", {Fault.LEASE_LOST: 2})
+    await processes.add_faults("b", {Fault.LEASE_LOST: 1, Fault.QUEUE_AWAY: 7})
+    clock.move(3600)
+    await processes.add_faults("a", {Fault.LEASE_LOST: 1})
+    sums = await processes.faults(day)
+    assert (sums[Fault.LEASE_LOST], sums[Fault.QUEUE_AWAY], sums[Fault.MODEL_AWAY]) == (4, 7, 0)
+    clock.move(23.5 * 3600)
+    assert (await processes.faults(day))[Fault.LEASE_LOST] == 1
+
+
+async def test_withdrawn_mail_is_not_sent_and_not_counted_as_sent(
+    store: AsyncDatabase[dict[str, Any]], figures: Statistics, clock: Hand
+) -> None:
+    mails = AccountMails(store, clock=clock)
+    await mails.create_indexes()
+    await mails.enqueue(
+        MailKind.ALARM, email="staff@uni.test", language="es", values={"troubles": "disk"}
+    )
+    mail = await mails.claim()
+    assert mail is not None
+    assert await mails.withdraw(mail.id, mail.mail_claims)
+    clock.move(3600)
+    assert await mails.claim() is None
+    others = (await figures.counts()).other_mails
+    assert (others.sent, others.unsent, others.undeliverable) == (0, 0, 0)

@@ -1,13 +1,11 @@
 """Fixtures of the journeys."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.journeys.department import COURSE
+from tests.journeys.department import index_sample_course
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +16,4 @@ def course_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     root = tmp_path_factory.getbasetemp()
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "course-index"
-    subprocess.run(
-        [sys.executable, "-m", "consulta", "index"],
-        env={**os.environ, "DOCUMENT_LOCATION": str(COURSE), "INDEX_LOCATION": str(folder)},
-        check=True,
-        timeout=300,
-    )
-    return folder
+    return index_sample_course(folder)

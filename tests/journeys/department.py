@@ -38,6 +38,18 @@ def eventually(check: Callable[[], T | None], seconds: float, what: str) -> T:
     raise AssertionError(f"{what} did not happen within {seconds:.0f} seconds")
 
 
+def index_sample_course(folder: Path) -> Path:
+    """Make the index of the sample course in ``folder``; where there is one, nothing happens."""
+    subprocess.run(
+        [sys.executable, "-m", "consulta", "index"],
+        env={**os.environ, "DOCUMENT_LOCATION": str(COURSE), "INDEX_LOCATION": str(folder)},
+        check=True,
+        timeout=300,
+        stdout=subprocess.DEVNULL,
+    )
+    return folder
+
+
 @dataclass
 class Department:
     """Queue, mailbox, API, workers and mailer as processes of their own."""
@@ -50,8 +62,8 @@ class Department:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def start(self, name: str, service: str | None = None, **environment: str) -> None:
-        """Run ``consulta SERVICE`` under ``name``; its log is ``NAME.log``."""
-        command = [sys.executable, "-m", "consulta", service or name]
+        """Run ``consulta SERVICE``, with options, under ``name``; its log is ``NAME.log``."""
+        command = [sys.executable, "-m", "consulta", *(service or name).split()]
         self.processes[name] = self._stack.enter_context(
             servers.running(
                 command,

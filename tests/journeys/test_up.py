@@ -1,6 +1,7 @@
 """``consulta up``: the whole stack with the real bundled model, started, killed and stopped."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -153,6 +155,12 @@ def test_ctrl_c_stops_everything_and_killed_processes_come_back(up: Up) -> None:
         assert "is started again" in up.log()
         status = up.consulta("status")
         assert status.returncode == 0, status.stderr
+        ports = dict(re.findall(r"(\d+) \((api|worker|mailer)\)", up.log()))
+        assert sorted(ports.values()) == ["api", "mailer", "worker"]
+        for port, service in ports.items():
+            page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text
+            assert f'service="{service}"' in page
+            assert 'consulta_questions{state="sent"} 2.0' in page
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)

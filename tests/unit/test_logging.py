@@ -3,8 +3,10 @@
 import json
 import logging
 import secrets
+import time
 import unicodedata
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
@@ -81,3 +83,28 @@ def test_nobody_can_write_a_line_of_his_own_into_the_log(
     assert "ñ 🙂" in written
     if log_format == "json":
         assert [json.loads(line)["service"] for line in begins] == ["api"] * 5
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset"), [("Europe/Madrid", timedelta(hours=1)), ("UTC", timedelta(0))]
+)
+def test_times_are_local_with_their_zone(
+    zone: str,
+    offset: timedelta,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        configure_logging(Settings(log_format="json"), "mailer")
+        structlog.get_logger().info("ours")
+        logging.getLogger("a library's").warning("theirs")
+        for line in capsys.readouterr().err.splitlines():
+            moment = datetime.fromisoformat(json.loads(line)["timestamp"])
+            summer = timedelta(hours=1) if offset and time.localtime().tm_isdst else timedelta(0)
+            assert moment.utcoffset() == offset + summer
+            assert abs(moment - datetime.now(UTC)) < timedelta(minutes=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

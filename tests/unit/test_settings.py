@@ -421,3 +421,25 @@ def test_missing_passwords_are_said_with_what_to_do(
     monkeypatch.setenv("PASSWORDS_FILE", str(folder))
     assert sentence("mailer") == f"{folder} cannot be read: Is a directory."
     load_settings("api")
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        ("prof@uni.test", ["prof@uni.test"]),
+        (" Prof@uni.test ,, ayuda@uni.test ", ["Prof@uni.test", "ayuda@uni.test"]),
+        ("", []),
+    ],
+)
+def test_staff_may_have_several_addresses(
+    monkeypatch: pytest.MonkeyPatch, value: str, addresses: list[str]
+) -> None:
+    monkeypatch.setenv("STAFF_EMAIL", value)
+    assert load_settings(None, []).staff_email == addresses
+
+
+@pytest.mark.parametrize("value", ["prof", "prof@uni.test ayuda@uni.test", "<a@b>", "a@b\n"])
+def test_staff_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("STAFF_EMAIL", value + ",x@")
+    with pytest.raises(SettingsError, match="STAFF_EMAIL is wrong: must be addresses"):
+        load_settings(None, [])
