@@ -26,6 +26,8 @@ from tests.journeys.department import COURSE, PASSWORD, Department, eventually, 
 from tests.servers.process import Service, is_listening, packaged, stop
 
 _NUMBER = re.compile(r"<question-(\d+)\.")
+_PATIENCE = 180.0
+"""Seconds. Nothing here takes so long, unless much else runs on the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Laboratory(Department):
             accepted: int = reply.json()["id"]
             return accepted
 
-        return eventually(number, 60, "A reply of 202")
+        return eventually(number, _PATIENCE, "A reply of 202")
 
     def restart(self, *names: str) -> None:
         """Stop the services in their own time, and start them as before."""
@@ -191,9 +193,9 @@ class Laboratory(Department):
 
     def wait_for_accepted(self, number: int) -> None:
         """Return when so many questions have got their 202, as others ask."""
-        eventually(lambda: len(self.accepted) >= number, 60, f"The 202 number {number}")
+        eventually(lambda: len(self.accepted) >= number, _PATIENCE, f"The 202 number {number}")
 
-    def wait_for_mails(self, seconds: float = 60) -> list[dict[str, Any]]:
+    def wait_for_mails(self, seconds: float = _PATIENCE) -> list[dict[str, Any]]:
         """Revive what dies until the mail of every stored question has an end; their documents."""
 
         def all_ended() -> list[dict[str, Any]] | None:
@@ -211,7 +213,7 @@ class Laboratory(Department):
         fault: str,
         times: int,
         *,
-        seconds: float = 120,
+        seconds: float = _PATIENCE,
         mails: Callable[[], Sequence[EmailMessage]] | None = None,
     ) -> Tally:
         """Wait until the mail of every accepted question has an end, and count.

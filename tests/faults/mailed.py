@@ -74,7 +74,7 @@ def append(mail: MailServer, *messages: EmailMessage) -> None:
             assert kind == "OK", answer
 
 
-def wait_until_accepted(lab: Laboratory, texts: Sequence[str], seconds: float = 60) -> None:
+def wait_until_accepted(lab: Laboratory, texts: Sequence[str], seconds: float = 180) -> None:
     """Revive what dies until each text is stored; all of them count as accepted."""
 
     def stored() -> list[dict[str, Any]] | None:
@@ -95,4 +95,4 @@ def ask_by_mail(lab: Laboratory, mail: MailServer) -> None:
     """Put a question into the mailbox, and return when it is stored."""
     text = f"¿Qué es un diodo? {uuid.uuid4().hex}"
     append(mail, question(text))
-    wait_until_accepted(lab, [text], 180)
+    wait_until_accepted(lab, [text])

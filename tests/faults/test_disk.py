@@ -135,12 +135,12 @@ def test_indexing_that_is_killed_for_its_memory_stops_no_answer_and_is_done_agai
         for kill in range(1, 4):
             (documents / f"{kill}.txt").write_text(_ZENER)
             (process,) = eventually(
-                lambda: _offspring(lab, "rag_worker.indexing"), 60, "The indexing"
+                lambda: _offspring(lab, "rag_worker.indexing"), 180, "The indexing"
             )
             process.kill()
             eventually(
                 lambda kill=kill: lab.log("worker").count("indexing_failed") == kill,
-                60,
+                180,
                 "The indexing's end",
             )
             lab.ask()
@@ -148,7 +148,7 @@ def test_indexing_that_is_killed_for_its_memory_stops_no_answer_and_is_done_agai
         assert lab.processes["worker"].poll() is None
         before = lab.log("worker").count("index_opened")
         (documents / "last.txt").write_text(_ZENER)
-        eventually(lambda: lab.log("worker").count("index_opened") > before, 60, "The indexing")
+        eventually(lambda: lab.log("worker").count("index_opened") > before, 180, "The indexing")
         lab.ask("¿Qué referencia tiene el diodo Zener del montaje de prueba?")
         tally = counted(lab.tally("indexing killed for its memory", 3))
         stored = {document["_id"]: document for document in lab.documents()}

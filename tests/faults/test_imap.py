@@ -40,7 +40,7 @@ def test_mailer_killed_at_each_call_makes_one_question_of_each_mail(
             append(mail, question(texts[-1]))
             wait_until_accepted(lab, texts)
             lab.wait_for_mails()
-            eventually(lambda: lab.revive() or _are_seen(mail), 60, "The flag")
+            eventually(lambda: lab.revive() or _are_seen(mail), 180, "The flag")
 
         one_way()
         for occurrence in range(1, 80):

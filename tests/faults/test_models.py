@@ -3,13 +3,14 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from core.questions import Outcome
 from tests import servers
-from tests.faults.laboratory import Tally, laboratory
+from tests.faults.laboratory import Laboratory, Tally, laboratory
 from tests.faults.proxy import Fault, FaultProxy
 from tests.integration.model_servers import ModelServer, Reply
 from tests.journeys.department import eventually
@@ -20,7 +21,7 @@ GARBAGE: tuple[str, ...] = ("\x00\ufffd\u202e", "{}}}<|im_end|>[[99]]", "]]>--\x
 
 
 def _wait_for_requests(model: ModelServer, number: int) -> None:
-    eventually(lambda: len(model.requests) >= number, 60, f"The model's request number {number}")
+    eventually(lambda: len(model.requests) >= number, 180, f"The model's request number {number}")
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_model_that_fails_leaves_the_quotations_and_the_queue_moving(
         lab.log_in("ana")
         for _ in range(2):
             lab.ask()
-        lab.wait_for_mails(120)
+        lab.wait_for_mails()
         tally = counted(lab.tally(f"model {fault}", len(model.requests)))
         documents = lab.documents()
     assert tally.lost == 0
@@ -108,7 +109,48 @@ def test_model_that_fails_leaves_the_quotations_and_the_queue_moving(
 
 
 @pytest.mark.slow
-def test_model_away_for_an_hour_uses_up_no_attempt_and_is_not_stampeded(
+def test_model_away_for_an_hour_uses_up_no_attempt(
+    tmp_path: Path, course_index: Path, counted: Count
+) -> None:
+    with laboratory(
+        tmp_path,
+        index=course_index,
+        proxied=["model"],
+        LEASE_SECONDS="600",
+        MAIL_LEASE_SECONDS="600",
+        RESCAN_SECONDS="600",
+    ) as lab:
+        lab.network["model"].set(Fault.CUT)
+        # The workers' hour is a minute, and the mailer's: what they answer is due at their time.
+        for name in ("mailer", "worker-1", "worker-2"):
+            lab.start(name, **lab.clock("+0 x60"))
+        lab.start("api")
+        lab.wait_until_ready()
+        lab.log_in("ana")
+        for _ in range(10):
+            lab.ask()
+        for name in ("worker-1", "worker-2"):
+            eventually(partial(_knows_model_away, lab, name), 180, "The first knock")
+        before = lab.network["model"].accepted
+        time.sleep(60)
+        knocks = lab.network["model"].accepted - before
+        waiting = [document for document in lab.documents() if document["output"] is None]
+        lab.network["model"].set(Fault.NONE)
+        tally = counted(lab.tally("model away for an hour", 1))
+        documents = lab.documents()
+    assert tally.lost == 0
+    assert len(waiting) == 10
+    assert all(document["attempts"] == 0 for document in documents)
+    assert {document["outcome"] for document in documents} == {Outcome.QUOTED}
+    # Two workers, each with pauses that grow to a minute, and a few connections for each knock.
+    assert 0 < knocks <= 2 * 70 * 3
+
+
+def _knows_model_away(lab: Laboratory, name: str) -> bool:
+    return "model_away" in lab.log(name)
+
+
+def test_model_that_returns_is_not_stampeded(
     tmp_path: Path, course_index: Path, counted: Count, model: ModelServer
 ) -> None:
     at_once: list[int] = []
@@ -118,7 +160,7 @@ def test_model_away_for_an_hour_uses_up_no_attempt_and_is_not_stampeded(
         yield from ("El diodo ", "es una unión PN ", "con dos terminales [1].")
         at_once.append(-1)
 
-    model.replies += [Reply(words=words(), pause=0.05) for _ in range(50)]
+    model.replies += [Reply(words=words(), pause=0.1) for _ in range(50)]
     with (
         FaultProxy(servers.free_port(), int(model.url.rpartition(":")[2])) as network,
         laboratory(
@@ -126,35 +168,27 @@ def test_model_away_for_an_hour_uses_up_no_attempt_and_is_not_stampeded(
             index=course_index,
             LLM_LANGUAGES="es,en",
             OPENAI_BASE_URL=f"http://127.0.0.1:{network.port}/v1",
-            LEASE_SECONDS="600",
-            MAIL_LEASE_SECONDS="600",
         ) as lab,
     ):
-        # The workers' hour is a minute, and the mailer's: what they answer is due at their time.
-        for name in ("mailer", "worker-1", "worker-2"):
-            lab.start(name, **lab.clock("+0 x60"))
-        lab.start("api")
+        for name in ("api", "mailer", "worker-1", "worker-2"):
+            lab.start(name)
         lab.wait_until_ready()
         lab.log_in("ana")
         lab.ask("¿Qué es un diodo?")
-        lab.wait_for_mails(180)
+        lab.wait_for_mails()
         network.set(Fault.CUT)
-        for _ in range(10):
+        for _ in range(20):
             lab.ask("¿Qué es un diodo?")
-        before = network.accepted
-        time.sleep(60)
-        knocks = network.accepted - before
-        waiting = [document for document in lab.documents() if document["output"] is None]
-        requests = len(model.requests)
+        for name in ("worker-1", "worker-2"):
+            eventually(partial(_knows_model_away, lab, name), 180, "The first knock")
+        requests, connections = len(model.requests), model.connections
         network.set(Fault.NONE)
-        tally = counted(lab.tally("model away for an hour", 1))
+        tally = counted(lab.tally("model that returns", 1))
         documents = lab.documents()
-    assert tally.lost == 0
-    assert len(waiting) == 10
+    assert tally == Tally(tally.fault, 1, 21, 21, 21, 0)
     assert all(document["attempts"] == 0 for document in documents)
     assert {document["outcome"] for document in documents} == {Outcome.ANSWERED}
-    # Two workers, each with pauses that grow to a minute, and a few connections for each knock.
-    assert 0 < knocks <= 2 * 70 * 3
-    # When it is back it writes each answer once, for two workers two at a time.
-    assert len(model.requests) == requests + 10
+    # Each answer is written once; two workers have it write two at a time.
+    assert len(model.requests) == requests + 20
     assert max(itertools.accumulate(at_once)) <= 2
+    assert model.connections - connections <= 20

@@ -41,7 +41,7 @@ def _each_fault(
 ) -> None:
     """Ask while the network to ``server`` fails, in one way after the other, and count."""
     (ask or lab.ask)()
-    before = lab.tally("the first question", 0, seconds=180)
+    before = lab.tally("the first question", 0)
     for fault in _FAULTS:
         if fault is but:
             continue
@@ -56,7 +56,7 @@ def _each_fault(
         time.sleep(_SECONDS.get((server, fault), 4))
         network.set(Fault.NONE)
         asking.join()
-        total = lab.tally(what, 1, seconds=180)
+        total = lab.tally(what, 1)
         tally = counted(total.since(before))
         before = total
         assert tally.accepted == 3

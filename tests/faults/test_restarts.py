@@ -183,7 +183,7 @@ def test_upgrade_reads_answers_and_mails_what_the_first_version_stored(
             first = ana.get("/questions/1").json()
             eventually(
                 lambda: any("provisional-7" in str(mail.get_body()) for mail in lab.mails()),
-                60,
+                180,
                 "The temporary password",
             )
         outcomes = {d["_id"]: d["outcome"] for d in lab.documents()}
@@ -226,7 +226,7 @@ def test_worker_that_is_stopped_finishes_what_it_can_and_gives_the_rest_back(
             lab.log_in("ana")
             for _ in range(4):
                 lab.ask()
-            eventually(lambda: len(model.requests) >= 2, 60, "Two claims")
+            eventually(lambda: len(model.requests) >= 2, 180, "Two claims")
             seconds = _terminate(lab, "worker", 15)
             stopped = sorted(lab.documents(), key=lambda document: document["_id"])
             lab.start("worker")
@@ -255,11 +255,11 @@ def test_mailer_that_is_stopped_finishes_the_mail_it_is_sending(
             lab.start(service)
         lab.wait_until_ready()
         lab.log_in("ana")
-        eventually(lambda: script.received, 60, "The confirmation")
+        eventually(lambda: script.received, 180, "The confirmation")
         script.seconds = 3
         for _ in range(5):
             lab.ask()
-        eventually(lambda: len(script.received) >= 2, 60, "The first answer's last dot")
+        eventually(lambda: len(script.received) >= 2, 180, "The first answer's last dot")
         _terminate(lab, "mailer", 15)
         sent = [d["_id"] for d in lab.documents() if d["status"] == "sent"]
         received = len(script.received)
