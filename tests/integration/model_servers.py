@@ -75,9 +75,11 @@ class ModelServer:
                 elif self.path == "/api/chat" or "/chat/completions" in self.path:
                     content |= {"path": self.path, "headers": dict(self.headers)}
                     model_server.requests.append(content)
-                    prompt = content["messages"][-1]["content"]
-                    queued = model_server.replies
-                    self._answer(queued.pop(0) if queued else model_server.writer(prompt))
+                    self._answer(
+                        model_server.replies.pop(0)
+                        if model_server.replies
+                        else model_server.writer(content["messages"][-1]["content"])
+                    )
                 else:
                     self._send({}, 404)
 
