@@ -41,6 +41,8 @@ MIX = {"one": 43, "list": 25, "ask": 20, "ready": 10, "login": 2}
 """Of a hundred requests."""
 CONNECTIONS = 64
 _LOGINS_AT_ONCE = 12
+_IDLE_SECONDS = 2.0
+"""Longer than that a connection is not kept: the API closes those that are idle for five."""
 SAMPLE_SECONDS = 5.0
 LARGEST_GROWTH = 0.1
 """Of memory, from the second fifth of the time to the last."""
@@ -64,7 +66,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
         self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def send(
@@ -77,11 +79,7 @@ class Client:
         if token:
             head.append(f"Authorization: Bearer {token}")
         async with self._free:
-            reader, writer = (
-                self._idle.pop()
-                if self._idle
-                else await asyncio.open_connection("127.0.0.1", self._port)
-            )
+            reader, writer = await self._connection()
             try:
                 writer.write("\r\n".join([*head, "", ""]).encode() + body)
                 replied = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
@@ -93,13 +91,21 @@ class Client:
             if "connection: close" in replied:
                 writer.close()
             else:
-                self._idle.append((reader, writer))
+                self._idle.append((reader, writer, time.monotonic()))
         return Reply(int(replied.split(" ", 2)[1]), content)
 
     async def close(self) -> None:
         """Close what is idle."""
-        for _, writer in self._idle:
+        for _, writer, _ in self._idle:
             writer.close()
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer, since = self._idle.pop()
+            if time.monotonic() < since + _IDLE_SECONDS:
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
 
 @dataclass
