@@ -227,7 +227,7 @@ def test_worker_that_is_stopped_finishes_what_it_can_and_gives_the_rest_back(
             for _ in range(4):
                 lab.ask()
             eventually(lambda: len(model.requests) >= 2, 180, "Two claims")
-            seconds = _terminate(lab, "worker", 15)
+            seconds = _terminate(lab, "worker", 60)
             stopped = sorted(lab.documents(), key=lambda document: document["_id"])
             lab.start("worker")
             tally = counted(lab.tally("SIGTERM of a worker under load", 1))
@@ -260,7 +260,7 @@ def test_mailer_that_is_stopped_finishes_the_mail_it_is_sending(
         for _ in range(5):
             lab.ask()
         eventually(lambda: len(script.received) >= 2, 180, "The first answer's last dot")
-        _terminate(lab, "mailer", 15)
+        _terminate(lab, "mailer", 60)
         sent = [d["_id"] for d in lab.documents() if d["status"] == "sent"]
         received = len(script.received)
         script.seconds = 0
@@ -288,7 +288,7 @@ def test_api_that_is_stopped_under_load_forgets_no_202(
             asker.start()
         for times in range(1, 4):
             lab.wait_for_accepted(5 * times)
-            _terminate(lab, "api", 15)
+            _terminate(lab, "api", 60)
             lab.start("api")
         lab.wait_for_accepted(len(lab.accepted) + 1)
         stop.set()

@@ -87,7 +87,7 @@ class Department:
         for name, process in self.processes.items():
             assert process.poll() is None, self.log(name)
         eventually(
-            lambda: httpx.get(f"{self.api_url}/health/ready").is_success, 60, "The API's start"
+            lambda: httpx.get(f"{self.api_url}/health/ready").is_success, 180, "The API's start"
         )
 
     @contextmanager
