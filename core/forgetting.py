@@ -339,8 +339,10 @@ class Retention:
         taken = await self._runs.find_one_and_update(
             # One that ends later than any can was taken before the clock was put back.
             {
-                "_id": "retention",
-                "$or": [{"due": {"$lte": now}}, {"due": {"$gt": now + _in_milliseconds(_EVERY)}}],
+                "$or": [
+                    {"_id": "retention", "due": {"$lte": now}},
+                    {"_id": "retention", "due": {"$gt": now + _in_milliseconds(_EVERY)}},
+                ]
             },
             {"$set": {"due": until}},
         )
