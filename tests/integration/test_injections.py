@@ -50,6 +50,8 @@ def test_nothing_of_any_case_reaches_the_student(tmp_path: Path) -> None:
         ("See https://evil.test/x for more.", "link"),
         ("The final exam is on 28 January 2027 in the Aula Magna [1].", None),
     ],
+    # The canary is another in each process of the tests.
+    ids=["obeyed", "canary", "instructions", "link", "answer"],
 )
 def test_the_judge_sees_what_gets_through(
     laboratory: Laboratory, text: str, fault: str | None
