@@ -4,10 +4,11 @@ import asyncio
 import json
 import resource
 import socket
+import weakref
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.errors import (
     MEDIA_TYPE,
@@ -42,6 +43,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._head = 0
         self._is_head_whole = False
         self._is_begun = False
+        self._cycles: weakref.WeakSet[RequestResponseCycle] = weakref.WeakSet()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -55,6 +57,11 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         self.resume_writing()
+        # uvicorn tells only the newest of several requests sent at once, and the one that is being
+        # answered would write on.
+        for cycle in self._cycles:
+            cycle.disconnected = cycle.disconnected or not cycle.response_complete
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -78,6 +85,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._refuse(HeadersTooLargeError())
             raise ValueError("headers too large")
         super().on_headers_complete()
+        self._cycles.add(self.cycle)
 
     def on_message_complete(self) -> None:
         self._is_begun = False

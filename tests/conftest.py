@@ -18,6 +18,8 @@ from tests import servers
 def pytest_configure() -> None:
     """Let SIGTERM end the tests as Ctrl-C does: with the servers that they have started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell that runs the tests in the background has it ignored, for our children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -118,8 +118,6 @@ class Course:
             env={**inherited, **self.settings},
             cwd=self.folder,
             text=True,
-            # A shell that runs the tests in the background has it ignored, for its children too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         try:
             yield process

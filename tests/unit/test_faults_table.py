@@ -25,7 +25,7 @@ def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
         [sys.executable, "-m", "pytest", *plugins, *settings, *arguments, "test_two.py"],
         check=False,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(root), **environment},
+        env={**os.environ, "PYTHONPATH": str(root), "PYTEST_ADDOPTS": "", **environment},
         capture_output=True,
         text=True,
         timeout=120,
