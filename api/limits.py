@@ -10,7 +10,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -50,6 +50,8 @@ _OF_AN_ACCOUNT = (RECOVERIES, CONFIRMATIONS, *LOGINS)
 _FAMILIAR = RateLimitItemPerDay(1, 30, namespace="familiar")
 """How long a place from which an account was logged into is remembered."""
 _PURGE_SECONDS = 60.0
+_APART_MILLISECONDS = 60_000
+"""So far apart are the clocks of two machines at most."""
 _BLOCKS = 20
 _BLOCK_LOCKS = 64
 _MOST_NETWORKS = 10_000
@@ -140,10 +142,11 @@ class SqlStorage(Storage, MovingWindowSupport):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add ``amount`` to the counter, which starts anew ``expiry`` seconds after its first."""
-        now = self._milliseconds()
         with self._held(key) as (connection, row):
+            # Now, after the wait for the row: who had it before may have begun the counter.
+            now = self._milliseconds()
             # One that ends later than it can was counted by a clock that has been put back since.
-            is_running = now < row.expires <= now + expiry * 1000
+            is_running = now < row.expires <= now + expiry * 1000 + _APART_MILLISECONDS
             count = (row.hits if is_running else 0) + amount
             expires = row.expires if is_running else now + expiry * 1000
             self._write(connection, key, hits=count, expires=expires)
@@ -243,6 +246,15 @@ class SqlStorage(Storage, MovingWindowSupport):
 
 
 @dataclass(frozen=True, slots=True)
+class _Block:
+    """What a process has taken of a ceiling at once, and until when (seconds since 1970)."""
+
+    size: int
+    left: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class LoginAttempt:
     """A password about to be checked, and under what it is counted."""
 
@@ -266,7 +278,7 @@ class Limits:
         self._storage = SqlStorage(engine=engine, clock=clock)
         self._moving = MovingWindowRateLimiter(self._storage)
         self._fixed = FixedWindowRateLimiter(self._storage)
-        self._blocks: dict[tuple[str, str], tuple[int, float]] = {}
+        self._blocks: dict[tuple[str, str], _Block] = {}
         self._blocks_lock = threading.Lock()
         self._taking = [threading.Lock() for _ in range(_BLOCK_LOCKS)]
         self._ceilings: dict[str, RateLimitItem] = {
@@ -279,8 +291,9 @@ class Limits:
     def pass_ceiling(self, kind: str, network: str) -> None:
         """Count one more request of this kind from the network address.
 
-        A process takes a twentieth of the ceiling at a time, so that few requests cost a write; the
-        last twentieth may go to one of several processes and not be used.
+        A process takes one, then two, and at last a twentieth of the ceiling at a time, so that few
+        requests cost a write and a process that ends leaves little unused; the last twentieth may
+        go to one of several processes and not be used.
         """
         key = kind, network
         if self._has_left(key):
@@ -292,15 +305,19 @@ class Limits:
 
     def _has_left(self, key: tuple[str, str]) -> bool:
         with self._blocks_lock:
-            left, until = self._blocks.get(key, (0, 0.0))
-            if not left or self._clock() >= until:
+            block = self._blocks.get(key)
+            if block is None or not block.left or self._clock() >= block.until:
                 return False
-            self._blocks[key] = left - 1, until
+            self._blocks[key] = replace(block, left=block.left - 1)
             return True
 
     def _take_block(self, key: tuple[str, str]) -> None:
         item = self._ceilings[key[0]]
-        size = max(1, item.amount // _BLOCKS)
+        with self._blocks_lock:
+            last = self._blocks.get(key)
+        size = 1
+        if last is not None and self._clock() < last.until:
+            size = max(1, min(2 * last.size, item.amount // _BLOCKS))
 
         def count() -> float:
             if not self._fixed.hit(item, *key, cost=size):
@@ -308,12 +325,10 @@ class Limits:
             return self._fixed.get_window_stats(item, *key).reset_time
 
         until = self._run(count)
-        if size == 1:
-            return
         with self._blocks_lock:
             if len(self._blocks) >= _MOST_NETWORKS:
                 self._blocks.clear()
-            self._blocks[key] = size - 1, until
+            self._blocks[key] = _Block(size, left=size - 1, until=until)
 
     def take(self, item: RateLimitItem, account: str) -> None:
         """Count one more for the account."""

@@ -337,11 +337,11 @@ class Retention:
     async def _take(self, now: int) -> bool:
         until = now + _in_milliseconds(_LEASE)
         taken = await self._runs.find_one_and_update(
-            # One that ends later than any can was taken before the clock was put back.
+            # One that ends much later than any can was taken before the clock was put back.
             {
                 "$or": [
                     {"_id": "retention", "due": {"$lte": now}},
-                    {"_id": "retention", "due": {"$gt": now + _in_milliseconds(_EVERY)}},
+                    {"_id": "retention", "due": {"$gt": now + _in_milliseconds(2 * _EVERY)}},
                 ]
             },
             {"$set": {"due": until}},

@@ -16,6 +16,8 @@ from core.clock import Clock, milliseconds
 LEASE_SECONDS = 5.0
 """After this long the turn is the next one's: who has it is dead, or its server is."""
 WAIT_SECONDS = 15.0
+_APART_SECONDS = 60.0
+"""So far apart are the clocks of two requests at most: of two machines, or while one was sent."""
 _REFUSED_SECONDS = 0.5
 """A turn that is free for so long, and cannot be taken, is one that the server does not write."""
 
@@ -38,18 +40,19 @@ async def turn(
         now = milliseconds(clock())
         end = now + int(LEASE_SECONDS * 1000)
         taken = await turns.find_one_and_update(
-            # One that ends later than any can was taken before the clock was put back.
+            # One that ends later than any can was taken before the clock was put back. Not one that
+            # ends a little later: another's was taken while this request was on its way.
             # The name in both: nx-27017 takes what stands beside an $or for a part of its first.
             {
                 "$or": [
                     {"_id": name, "until": {"$lte": now}},
-                    {"_id": name, "until": {"$gt": end}},
+                    {"_id": name, "until": {"$gt": end + int(_APART_SECONDS * 1000)}},
                 ]
             },
             {"$set": {"until": end, "holder": holder}},
         )
-        if taken is not None:
-            break
+        if taken is not None and milliseconds(clock()) < end:
+            break  # Not one that took so long on its way that it has ended.
         if is_first:
             # Not an upsert: two at the same time fail or return nothing on some servers.
             is_first = False

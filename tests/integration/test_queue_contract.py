@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
 
-from core.clock import milliseconds
+from core.clock import milliseconds, system_clock
 from core.mails import AccountMails, MailKind
 from core.metrics import Fault, Stage
 from core.mongo import connect
@@ -384,6 +384,54 @@ async def test_turn_of_one_student_is_not_taken_for_that_of_another(
             assert held is not None
             assert held["until"] > milliseconds(clock.now) + 1800_000
             assert await store["turns"].find_one({"_id": "user:2"}) is not None
+
+
+async def test_turn_taken_while_another_request_was_on_its_way_is_not_taken_again(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    entered = asyncio.Event()
+    before = clock.now - timedelta(milliseconds=8)
+
+    async def enter_late() -> None:
+        async with turn(store, "user:1", lambda: before):
+            entered.set()
+
+    async with turn(store, "user:1", clock):
+        late = asyncio.create_task(enter_late())
+        await asyncio.sleep(0.3)
+        assert not entered.is_set()
+    await asyncio.wait_for(late, 5)
+
+
+async def test_turn_that_came_too_late_is_taken_anew(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand
+) -> None:
+    async with turn(store, "user:1", clock):
+        pass
+    moments = iter([clock.now, clock.now + timedelta(seconds=2 * LEASE_SECONDS)])
+    last = clock.now + timedelta(seconds=2 * LEASE_SECONDS)
+    async with turn(store, "user:1", lambda: next(moments, last)):
+        held = await store["turns"].find_one({"_id": "user:1"})
+        assert held is not None
+        assert held["until"] == milliseconds(last + timedelta(seconds=LEASE_SECONDS))
+
+
+async def test_many_at_once_have_their_turns_one_after_another(
+    store: AsyncDatabase[dict[str, Any]],
+) -> None:
+    inside, most = 0, 0
+
+    async def enter() -> None:
+        nonlocal inside, most
+        async with turn(store, "user:1", system_clock):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.005)
+            inside -= 1
+
+    for _ in range(3):
+        await asyncio.gather(*(enter() for _ in range(20)))
+    assert most == 1
 
 
 async def test_a_process_that_died_holds_a_student_up_for_seconds(

@@ -259,10 +259,27 @@ def test_processes_share_a_ceiling_and_count_it_in_blocks(engine: Engine, time: 
         taken += 1
         taken += refused(other.pass_ceiling, "questions", "10.0.0.1") is None
     assert 95 <= taken <= 100
-    assert len(statements) <= 22
+    assert len(statements) <= 30
     assert refused(limits.pass_ceiling, "questions", "10.0.0.2") is None
     time.now += 3600
     assert refused(limits.pass_ceiling, "questions", "10.0.0.1") is None
+
+
+def test_processes_whose_clocks_differ_share_a_ceiling(engine: Engine, time: FakeTime) -> None:
+    settings = Settings(address_questions_per_hour=4)
+    clocks = time, lambda: time.now - 0.5
+    processes = [Limits(engine, settings, clock=clock) for clock in clocks]
+    results = [refused(processes[n % 2].pass_ceiling, "questions", "10.0.0.1") for n in range(6)]
+    assert results[:4] == [None] * 4
+    assert None not in results[4:]
+
+
+def test_processes_that_end_leave_little_of_a_ceiling_unused(
+    engine: Engine, time: FakeTime
+) -> None:
+    settings = Settings(address_questions_per_hour=100)
+    for _ in range(90):
+        Limits(engine, settings, clock=time).pass_ceiling("questions", "10.0.0.1")
 
 
 def test_threads_at_the_same_time_pass_no_more_than_the_ceiling(limits: Limits) -> None:
