@@ -20,7 +20,7 @@ install-dev: .venv/dev.done ## The same, with what tests and checks need
 
 test: install-dev ## Run the tests
 	@scripts/install-browser
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 security: install-dev ## Run what docs/security.md names: its tests, and every injected instruction
 	@scripts/install-browser

@@ -24,6 +24,7 @@ class IndexUnusableError(Exception):
 _STAGES = {
     "reading": "Reading the documents",
     "embedding": "Embedding new passages",
+    "calibrating": "Calibrating for this embedding model",
     "storing": "Writing the index",
 }
 

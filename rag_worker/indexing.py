@@ -60,9 +60,9 @@ def document_limits(settings: Settings) -> Limits:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far indexing is: ``done`` of ``total`` files read or passages embedded."""
+    """How far indexing is: ``done`` of ``total`` files, passages or reference questions."""
 
-    stage: Literal["reading", "embedding", "storing"]
+    stage: Literal["reading", "embedding", "calibrating", "storing"]
     done: int
     total: int
     file: str | None = None
@@ -220,8 +220,8 @@ class _Indexing:
         known, new = self._embed(texts)
         vectors = [known[key] for pairs in windows for key, _ in pairs]
         matrix = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
-        self.progress(Progress("storing", 0, len(passages)))
         background = {language: self._background(language) for language in LANGUAGES}
+        self.progress(Progress("storing", 0, len(passages)))
         publish_generation(self.location, manifest, passages, matrix, background)
         hashes = texts.keys() | {questions_hash(language) for language in LANGUAGES}
         # What a file was read as before is needed again once it can be read.
@@ -394,7 +394,12 @@ class _Indexing:
         known = self.cache.vectors(model, [key])
         if not known:
             embedder = self.embedder()
-            computed = _unit([embedder.embed_query(question) for question in questions])
+            found = []
+            for number, question in enumerate(questions):
+                self.progress(Progress("calibrating", number, len(questions)))
+                found.append(embedder.embed_query(question))
+            self.progress(Progress("calibrating", len(questions), len(questions)))
+            computed = _unit(found)
             self.cache.store_vectors(model, [(key, computed)])
             return computed
         return known[key].reshape(len(questions), -1)

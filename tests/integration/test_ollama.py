@@ -13,6 +13,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from core.questions import Outcome, Question, QuestionQueue, RetryPolicy
 from core.settings import Settings
+from rag_worker import relevance
 from rag_worker.embeddings import embeddings
 from rag_worker.generation import current_name, open_generation
 from rag_worker.indexing import index_documents
@@ -273,10 +274,30 @@ async def until(queue: QuestionQueue, number: int, holds: Any) -> Question:
             await asyncio.sleep(0.05)
 
 
+@pytest.fixture
+def few_reference_questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of each of their files the first ten: all of them take this server two minutes."""
+    read = (relevance.background_questions, relevance.foreign_questions)
+    read += (relevance.reference_questions,)
+
+    def forget() -> None:
+        for questions in read:
+            questions.cache_clear()
+
+    lines = relevance._lines
+    monkeypatch.setattr(relevance, "_lines", lambda name: lines(name)[:10])
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.usefixtures("few_reference_questions")
 def test_embeddings_of_ollama_index_and_search(course: Settings) -> None:
     settings = course.model_copy(update={"embedding_model": f"ollama:{MODEL}"})
-    report = index_documents(settings)
+    stages: list[str] = []
+    report = index_documents(settings, lambda progress: stages.append(progress.stage))
     assert (report.changed, report.embedded) == (True, 2)
+    assert stages.count("calibrating") == 2 * 31
     name = current_name(settings.index_location)
     assert name is not None
     generation = open_generation(settings.index_location, name)
