@@ -232,7 +232,6 @@ async def forgot_password(
                 email=temporary.email,
                 language=forgotten.language,
                 values={
-                    "username": temporary.username,
                     "password": temporary.password,
                     "minutes": str(minutes),
                     "expires": temporary.expires.isoformat(),

@@ -77,7 +77,6 @@ async def send_confirmation(resources: Resources, user: User, language: str) -> 
         email=user.email,
         language=language,
         values={
-            "username": user.username,
             "url": resources.links.confirmation(user.id, user.email),
             "expires": (datetime.now(UTC) + LIFETIMES[LinkPurpose.CONFIRM]).isoformat(),
         },

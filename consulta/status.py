@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from pymongo.errors import PyMongoError
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -26,13 +25,6 @@ from core.statistics import Figures, Mails, Spread, Statistics
 READ_SECONDS = 20.0
 """A database that takes longer counts as away."""
 
-_STATE_HELP = {
-    QuestionState.WAITING: "for a worker",
-    QuestionState.ANSWERING: "a worker is at it",
-    QuestionState.ANSWERED: "the e-mail is to be sent",
-    QuestionState.SENT: "done",
-    QuestionState.UNDELIVERABLE: "`consulta requeue NUMBER` tries again",
-}
 _STAGE = {
     Stage.WAITING: "waiting",
     Stage.ANSWERING: "answering",
@@ -55,6 +47,7 @@ _FAULT = {
     Fault.INBOX_AWAY: "inbox away",
     Fault.REQUEST_FAILED: "requests failed",
 }
+_FIRST_COLUMN = 20
 _LOW_SHARE = 0.1
 """Of a disk that is free; less is shown in red."""
 
@@ -123,15 +116,14 @@ def _shown(terminal: Console) -> Iterator[Live | None]:
 
 
 def view(figures: Figures, settings: Settings) -> RenderableType:
-    """The figures for a terminal of 80 columns or more, the most urgent first."""
+    """The figures for a terminal of 80 columns and 24 lines or more, the most urgent first."""
     return Group(
-        Text(f"{figures.at.astimezone():%Y-%m-%d %H:%M:%S %z}", style="dim"),
         _questions(figures),
         *_sentences(figures, settings),
-        _times(figures),
-        _mails(figures),
         _processes(figures),
+        _mails(figures),
         _disks(figures, settings),
+        _times(figures),
         *([_errors(figures.last_errors)] if figures.last_errors else []),
     )
 
@@ -146,12 +138,9 @@ def _away(since: datetime, reason: str, interval: float, last: Figures | None) -
 
 
 def _questions(figures: Figures) -> Table:
-    table = Table(title="Questions", title_justify="left")
-    table.add_column("state")
-    table.add_column("questions", justify="right")
-    table.add_column("meaning")
-    for state in QuestionState:
-        table.add_row(state, str(figures.counts.by_state[state]), _STATE_HELP[state])
+    table = _table("Questions", tuple(QuestionState))
+    moment = f"[dim]{figures.at.astimezone():%Y-%m-%d %H:%M:%S}"
+    table.add_row(moment, *(str(figures.counts.by_state[state]) for state in QuestionState))
     return table
 
 
@@ -172,8 +161,14 @@ def _sentences(figures: Figures, settings: Settings) -> Iterable[RenderableType]
             f"Pace: {duration(answering.median)} an answer; "
             f"{counts.by_state[QuestionState.ANSWERING]} worked on now."
         )
-    if figures.failed:
-        yield Text(f"{figures.failed} were answered with an apology.", style="yellow")
+    if lost := counts.by_state[QuestionState.UNDELIVERABLE]:
+        yield Text(
+            f"{lost} could not be delivered; `consulta requeue NUMBER` tries again.", style="yellow"
+        )
+    poor = {"with an apology": figures.failed, "to a truncated prompt": figures.truncated}
+    if any(poor.values()):
+        said = ", ".join(f"{number} {kind}" for kind, number in poor.items() if number)
+        yield Text(f"Answered {said}.", style="yellow")
     if any(figures.ratings.values()):
         said = ", ".join(f"{_RATING[rating]} {n}" for rating, n in figures.ratings.items())
         yield Text(f"Ratings: {said}.")
@@ -196,13 +191,11 @@ def _retention(days: int, last: LastRun | None) -> str:
 
 
 def _times(figures: Figures) -> Table:
-    table = _table("The newest answers", "", ("median", "95 % within", "of"))
+    table = _table("The newest answers", ("median", "95 % within", "of"))
     for stage, seconds in figures.stages.items():
         table.add_row(f"time {_STAGE[stage]}", *_spread(seconds, duration))
     for kind, tokens in figures.tokens.items():
         table.add_row(f"tokens of the {kind}", *_spread(tokens, lambda value: f"{value:.0f}"))
-    if figures.truncated:
-        table.add_row("[red]prompts truncated", "", "", str(figures.truncated))
     return table
 
 
@@ -214,7 +207,7 @@ def _spread(spread: Spread | None, shown: Callable[[float], str]) -> Iterable[st
 
 def _mails(figures: Figures) -> Table:
     columns = ("sent", "to be sent", "deferred", "refused", "oldest waits")
-    table = _table("E-mails", "", columns)
+    table = _table("E-mails", columns)
 
     def row(name: str, mails: Mails) -> None:
         oldest = mails.oldest_unsent
@@ -229,7 +222,7 @@ def _mails(figures: Figures) -> Table:
 
 
 def _processes(figures: Figures) -> Table:
-    table = _table("Processes", "service", (), "name", "last sign of life", "since", "")
+    table = _table("Processes", (), "name", "heard of", "since", "")
     now = figures.at
     for sign in figures.counts.processes:
         age = duration(max(0.0, (now - sign.seen).total_seconds()))
@@ -252,12 +245,12 @@ def _remark(sign: Sign, *, silent: bool) -> str:
     if silent:
         return "[red]silent"
     if sign.mail_closed:
-        return f"[red]no mail leaves since {sign.mail_closed.astimezone():%H:%M}"
+        return f"[red]no mail since {sign.mail_closed.astimezone():%H:%M}"
     return ""
 
 
 def _disks(figures: Figures, settings: Settings) -> Table:
-    table = _table("Disks", "path", ("free", "size"), "of")
+    table = _table("Disks", ("free", "size"), "of")
     for disk, owner in disks_of(figures):
         low = disk.free < settings.alarm_free_mb * 2**20 or (
             disk.size and disk.free / disk.size < _LOW_SHARE
@@ -283,10 +276,10 @@ def disks_of(figures: Figures) -> list[tuple[Disk, str]]:
 
 
 def _errors(questions: Iterable[Question]) -> Table:
-    table = Table("question", "asked", "state", "error", title="Last errors", title_justify="left")
+    table = _table("Last errors", (), "asked", "state", "error")
     for question in questions:
         table.add_row(
-            str(question.id),
+            f"question {question.id}",
             f"{question.date.astimezone():%Y-%m-%d %H:%M}",
             question.state,
             escape(visible(question.error or "")),
@@ -294,9 +287,9 @@ def _errors(questions: Iterable[Question]) -> Table:
     return table
 
 
-def _table(title: str, first: str, numbers: tuple[str, ...], *texts: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column(first, overflow="fold")
+def _table(title: str, numbers: tuple[str, ...], *texts: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
+    table.add_column(title, overflow="fold", min_width=_FIRST_COLUMN)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for name in texts:

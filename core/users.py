@@ -117,7 +117,6 @@ class TemporaryPassword:
     """A password to be mailed, the account it opens, and when it ends (UTC)."""
 
     email: str
-    username: str
     password: str
     expires: datetime
 
@@ -325,7 +324,7 @@ class UserRepository:
             return None
         expires = _now() + TEMPORARY_PASSWORD_LIFETIME
         self._update(user.id, temporary_hash=temporary_hash, temporary_until=expires)
-        return TemporaryPassword(user.email, user.username, password, expires.replace(tzinfo=UTC))
+        return TemporaryPassword(user.email, password, expires.replace(tzinfo=UTC))
 
     def change_password(self, user_id: int, old: str, new: str) -> User | None:
         """Replace the password if ``old`` is right, and end all older tokens; else None."""

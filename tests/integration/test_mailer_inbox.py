@@ -687,7 +687,6 @@ async def test_bounce_marks_the_answer_and_stops_mail_to_the_address(
             email=ANA,
             language="es",
             values={
-                "username": "ana",
                 "url": "https://consultas.uni.test/confirm/x",
                 "expires": (system_clock() + timedelta(days=1)).isoformat(),
             },

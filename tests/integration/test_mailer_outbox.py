@@ -64,7 +64,6 @@ class Course:
             email="eva@uni.example",
             language="en",
             values={
-                "username": "eva",
                 "password": "kD8-mmQ2-xx",
                 "minutes": "30",
                 "expires": expires.isoformat(),

@@ -177,7 +177,8 @@ def test_a_question_shows_on_the_metrics_of_all_services_and_in_the_terminal(
     _assert_rules_can_fire([samples(page) for page in (api, worker, mailer)])
 
     shown = _status(uni)
-    assert re.search(r"│ sent +│ +2 │", shown)
+    assert re.search(r"Questions +waiting +answering +answered +sent ", shown)
+    assert re.search(r":\d\d +0 +0 +0 +2 +0\n", shown)
     assert re.search(r"time waiting .* 2 *\n", shown)
     assert re.search(r"tokens of the prompt +777 +777 +1", shown)
     assert "prompts truncated 1" in shown
@@ -318,14 +319,18 @@ def test_watched_status_says_that_the_queue_is_away_and_recovers(uni: Department
 
 def _is_well(text: str) -> bool:
     """Whether the last look, as a whole, came after the last complaint."""
-    return text.rfind("Disks") > text.rfind("Questions") > text.rfind("has not answered since")
+    return (
+        text.rfind("newest answers")
+        > text.rfind("Questions")
+        > text.rfind("has not answered since")
+    )
 
 
 def test_watched_status_in_a_terminal_is_written_over_and_ctrl_c_ends_it(uni: Department) -> None:
     parent, child = os.openpty()
     watching = subprocess.Popen(
         [sys.executable, "-m", "consulta", "status", "--watch", "--interval", "0.5"],
-        env={**os.environ, **uni.environment, "COLUMNS": "80", "LINES": "60", "TERM": "xterm"},
+        env={**os.environ, **uni.environment, "COLUMNS": "80", "LINES": "24", "TERM": "xterm"},
         cwd=uni.folder,
         stdin=child,
         stdout=child,
