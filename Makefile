@@ -22,7 +22,7 @@ test: install-dev ## Run the tests
 	@scripts/install-browser
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
-security: install-dev ## Run what docs/security.md names: its tests, and every injected instruction
+security: install-dev ## What docs/security.md names: its tests, injected instructions, timing of refusals
 	@scripts/install-browser
 	@$(BIN)/python scripts/security
 

@@ -215,8 +215,8 @@ async def forgot_password(
     on working until then. An address may be named three times within an hour.
     """
     start = time.monotonic()
-    # Asked for every address, or a queue that is away would tell which have accounts.
-    await resources.database.command("ping")
+    # For every address, or a queue that does not write would tell which have accounts.
+    await resources.queue.check()
     account = normal_form(forgotten.email)
     try:
         # Whether it has an account or not, and before the work: requests at the same time count.

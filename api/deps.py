@@ -130,12 +130,16 @@ def ceiling(kind: str) -> Any:
     """A dependency: the network address has not sent too many requests of this kind."""
 
     async def check(limits: LimitsDep, network: Network) -> None:
-        try:
-            await run_in_threadpool(limits.pass_ceiling, kind, network)
-        except LimitReachedError as reached:
-            raise BusyNetworkError(reached.seconds) from None
+        await _pass_ceiling(limits, kind, network)
 
     return Depends(check)
+
+
+async def _pass_ceiling(limits: Limits, kind: str, network: str) -> None:
+    try:
+        await run_in_threadpool(limits.pass_ceiling, kind, network)
+    except LimitReachedError as reached:
+        raise BusyNetworkError(reached.seconds) from None
 
 
 _student_token = OAuth2PasswordBearer(
@@ -183,9 +187,13 @@ CurrentUser = Annotated[User, Depends(_current_user)]
 """The student who calls."""
 
 
-async def _asking_user(user: CurrentUser, settings: SettingsDep) -> User:
+async def _asking_user(
+    user: CurrentUser, settings: SettingsDep, limits: LimitsDep, network: Network
+) -> User:
     if settings.require_confirmed_email and user.confirmed is None:
         raise UnconfirmedEmailError
+    # Only what students send is counted: a stranger on their network cannot use the ceiling up.
+    await _pass_ceiling(limits, "questions", network)
     return user
 
 

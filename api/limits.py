@@ -164,8 +164,8 @@ class SqlStorage(Storage, MovingWindowSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Note ``amount`` moments, unless there were ``limit`` in the last ``expiry`` seconds."""
-        now = self._milliseconds()
         with self._held(key) as (connection, row):
+            now = self._milliseconds()  # after the wait for the row, so that moments are in order
             moments = _recent(row, now, expiry)
             if len(moments) + amount > limit:
                 return False
@@ -371,6 +371,8 @@ class Limits:
 
         An account is guessed at five times a minute, from wherever that is. A place from which it
         was logged into is counted apart: who guesses elsewhere cannot keep the student out there.
+        Who guesses from that same network can, for an hour at most; a temporary password, which is
+        not counted here, opens the account all the same.
         """
 
         def count() -> LoginAttempt:

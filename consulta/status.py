@@ -82,11 +82,11 @@ async def watch_status(terminal: Console, settings: Settings, interval: float) -
                 try:
                     await opened.restoring.refuse()
                     last, away = await _read(opened.statistics), None
+                except UnfinishedRestoreError as error:
+                    last, unfinished = None, f"{str(error).capitalize()}."
                 except (PyMongoError, TimeoutError) as error:
                     away = away or system_clock()
                     reason = type(error).__name__
-                except UnfinishedRestoreError as error:
-                    last, unfinished = None, f"{str(error).capitalize()}."
                 shown = [view(last, settings)] if last else []
                 if unfinished:
                     shown.insert(0, Text(unfinished, style="bold red"))

@@ -695,6 +695,7 @@ class QuestionQueue:
 
     async def check(self) -> None:
         """Store a document and delete it again, as the queue does its questions."""
+        await self._restore.refuse()
         number = await next_number(self._database, "checks")
         await self._database["checks"].insert_one({"_id": number, "number": number})
         await self._database["checks"].delete_one({"_id": number})

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 from api.accounts import RECOVERY_SECONDS, REFUSAL_SECONDS
 from api.deps import HASHING_THREADS
 from core.mails import AccountMail, AccountMails, MailKind
+from core.restoring import RestoreMark
 from tests.api_client import PASSWORD, SECRET_KEY, log_in, register, running_app, settings_for
 
 USER = {"email": "ana@uni.test", "username": "ana", "password": PASSWORD}
@@ -272,6 +273,22 @@ async def test_reply_about_a_forgotten_password_does_not_tell_who_has_an_account
         assert taken >= RECOVERY_SECONDS
         assert taken % RECOVERY_SECONDS < 0.2
     assert len(await recovery_mails(mails)) == 1
+
+
+async def test_queue_that_takes_no_mail_does_not_tell_who_has_an_account(
+    client: httpx.AsyncClient, database: AsyncDatabase[dict[str, Any]]
+) -> None:
+    await register(client)
+    await RestoreMark(database).set()
+    replies = [
+        await client.post("/auth/forgot-password", json={"email": email})
+        for email in ("nobody@uni.test", "ana@uni.test")
+    ]
+    assert [reply.status_code for reply in replies] == [503, 503]
+    assert replies[0].json() == replies[1].json()
+    await RestoreMark(database).remove()
+    for email in ("nobody@uni.test", "ana@uni.test"):
+        await forget(client, email)
 
 
 async def test_an_account_is_mailed_three_temporary_passwords_an_hour(

@@ -251,7 +251,6 @@ async def test_a_student_asks_so_many_questions_an_hour(
         ("address_logins_per_minute", "/login", {"data": {"username": "eva", "password": "x"}}),
         ("address_recoveries_per_hour", "/auth/forgot-password", {"json": {"email": "{}@x.test"}}),
         ("address_accounts_per_hour", "/user", {"json": {}}),
-        ("address_questions_per_hour", "/questions", {"json": {"input": "¿?"}}),
     ],
 )
 async def test_a_network_address_has_a_ceiling(
@@ -269,6 +268,19 @@ async def test_a_network_address_has_a_ceiling(
     assert_says_when(refused, 3600)
     assert refused.json()["type"] == "urn:consulta:problem:busy-network"
     assert other.status_code == before[0]
+
+
+async def test_a_network_address_has_a_ceiling_of_questions_that_strangers_cannot_use_up(
+    open_api: Open,
+) -> None:
+    async with open_api(address_questions_per_hour=2) as client:
+        ana = await register(client)
+        strangers = [await ask(client, {"Authorization": "Bearer x"}) for _ in range(4)]
+        asked = [await ask(client, ana) for _ in range(2)]
+        refused = await ask(client, ana)
+    assert [reply.status_code for reply in strangers + asked] == [401] * 4 + [202] * 2
+    assert_says_when(refused, 3600)
+    assert refused.json()["type"] == "urn:consulta:problem:busy-network"
 
 
 async def test_a_class_behind_one_address_can_log_in(client: httpx.AsyncClient) -> None:

@@ -555,6 +555,12 @@ async def test_nobody_adds_or_claims_while_a_restore_has_not_ended(place: Any, k
             told = here(*words)
             assert told.returncode == 1
             assert told.stderr.startswith(b"consulta: Not now: the restore of"), words
+        watching = here.start("status", "--watch", "--interval", "1")
+        assert watching.stdout is not None
+        said = await asyncio.to_thread(watching.stdout.readline)
+        watching.kill()
+        watching.communicate()
+        assert b"The restore of" in said, said
         assert await here.content() == before
         await mark.remove()
         assert await queue.claim() is not None, "the same queue goes on"

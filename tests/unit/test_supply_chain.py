@@ -127,7 +127,7 @@ def test_every_exception_names_its_check_and_its_reason() -> None:
     [
         ("", "", 0, 0, ""),
         ("jinja2 1.0 GHSA-1", "", 1, 1, "GHSA-1"),
-        ("x  Dependency not found and could not be audited", "", 0, 0, "1 packages"),
+        ("x  Dependency not found and could not be audited", "", 0, 0, "not audited: x"),
         ("", "requests.exceptions.ConnectionError: no route", 1, 0, "could not be reached"),
         ("", "ValueError: no such lock", 1, 1, "no such lock"),
     ],
