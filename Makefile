@@ -20,7 +20,7 @@ install-dev: .venv/dev.done ## The same, with what tests and checks need
 
 test: install-dev ## Run the tests
 	@scripts/install-browser
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 security: install-dev ## What docs/security.md names: its tests, injected instructions, timing of refusals
 	@scripts/install-browser
