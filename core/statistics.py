@@ -159,7 +159,7 @@ class Statistics:
         oldest = await self._prompts.find_one(
             {"output": None, "due": {"$lt": NEVER}}, {"date": 1}, sort=[("date", 1)]
         )
-        return as_datetime(oldest["date"]) if oldest else None
+        return _moment(oldest, "date") if oldest else None
 
     async def unsent(self, since: datetime) -> list[tuple[str, int]]:
         """E-mails that are unsent and were written before ``since``: ``question`` or ``mail``, and
@@ -174,8 +174,10 @@ class Statistics:
                 .limit(MOST_UNSENT)
             )
             async for mail in cursor:
-                # One that was requeued waits since then.
-                waits = max(milliseconds(as_datetime(mail[written])), mail.get("mail_since_ms", 0))
+                # One that was requeued waits since then; one without its date for nobody knows how
+                # long.
+                moment = _moment(mail, written)
+                waits = max(milliseconds(moment) if moment else 0, mail.get("mail_since_ms", 0))
                 if mail.get("kind") != "alarm" and waits < milliseconds(since):
                     found.append((kind, mail["_id"]))
         return sorted(found)
@@ -205,7 +207,7 @@ class Statistics:
             unsent=unsent,
             deferred=await count(mails, waiting | {"mail_error": {"$gt": ""}}),
             undeliverable=undeliverable,
-            oldest_unsent=as_datetime(oldest[written]) if oldest else None,
+            oldest_unsent=_moment(oldest, written) if oldest else None,
         )
 
     async def _newest_answers(self) -> list[Document]:
@@ -232,6 +234,11 @@ class Statistics:
             found |= {document["_id"]: document async for document in cursor}
         newest = sorted(found, reverse=True)[:LAST_ERRORS]
         return tuple(Question.from_document(found[number], self._clock()) for number in newest)
+
+
+def _moment(document: Document, field: str) -> datetime | None:
+    """None where there is none, as after an edit by hand."""
+    return as_datetime(document[field]) if document.get(field) else None
 
 
 def _stages(answers: Sequence[Document]) -> dict[Stage, Spread | None]:

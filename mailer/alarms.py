@@ -81,19 +81,23 @@ class Alarms:
         self._statistics = Statistics(database, clock=clock)
         self._processes = Processes(database, clock=clock)
         self._clock = clock
-        self._is_away = False
+        self._failed: type[Exception] | None = None
+        """What the last look ended with."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look as often as there are signs of life, until ``stop`` is set."""
         while not stop.is_set():
             try:
                 await self.look()
-            except PyMongoError as error:
-                if not self._is_away:
-                    log.warning("alarms cannot be looked for", reason=type(error).__name__)
-                self._is_away = True
+            except Exception as error:
+                # Whatever it is, as a document that nobody can read: the mail beside it goes on.
+                if type(error) is not self._failed:
+                    is_away = isinstance(error, PyMongoError)
+                    say = log.warning if is_away else log.exception
+                    say("alarms cannot be looked for", reason=type(error).__name__)
+                self._failed = type(error)
             else:
-                self._is_away = False
+                self._failed = None
             await pause(stop, self._settings.heartbeat_seconds)
 
     async def look(self) -> None:

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pymongo.asynchronous.database import AsyncDatabase
 
 from core.clock import system_clock
 from core.mails import AccountMails
+from core.monitoring import Monitor
 from core.processes import Disk, Processes, Sign
 from core.questions import Answer, Outcome, QuestionQueue
 from core.settings import Settings
+from core.statistics import Statistics
 from mailer.alarms import Alarms
 from mailer.outbox import Backoff, RetryPolicy
 from mailer.service import run_mailer
@@ -213,6 +216,59 @@ async def test_refused_answers_are_told_once_with_their_numbers(course: Course) 
         course.clock.move(3600)
         await course.alarms().look()
     assert await course.told() == to_both("refused")
+
+
+async def test_sign_of_life_of_a_newer_version_is_read(course: Course) -> None:
+    await course.sign(free=0)
+    newer = {"disks": [{"path": "/srv", "free": 0, "size": 1, "inodes": 7}], "new": "field"}
+    await course.database["processes"].update_one({}, {"$set": newer})
+    await course.alarms().look()
+    assert await course.told() == to_both("disk")
+
+
+async def test_answer_without_its_date_counts_as_unsent_for_long(course: Course) -> None:
+    await course.ask()
+    number = await course.answer()
+    await course.database["prompts"].update_one({"_id": number}, {"$unset": {"date_out": 1}})
+    await course.alarms().look()
+    assert await course.told() == to_both("unsent")
+    assert (await Statistics(course.database).figures()).counts.answers.oldest_unsent is None
+
+
+async def test_documents_that_nobody_can_read_stop_no_mail_and_are_named_once(
+    course: Course,
+) -> None:
+    unreadable = {"_id": "worker@lab:1", "service": "worker", "name": "lab:1"}
+    await course.database["processes"].insert_one(unreadable)
+    finished = {"due": 2**53 - 1, "mail_due": 2**53 - 1, "date_ms": 1, "email": "a@uni.example"}
+    await course.database["prompts"].insert_one({"_id": 9, "number": 9, "error": 7, **finished})
+    course.clock.late = timedelta(0)
+    script = Script()
+    with structlog.testing.capture_logs() as lines:
+
+        async def sent(count: int) -> bool:
+            events = {line["event"] for line in lines}
+            failed = {"alarms cannot be looked for", "the retention failed"}
+            return failed <= events and len(script.received) == count
+
+        async with smtp_server(script) as port, mailer(course, port, retention_days=1):
+            for count in (1, 2):
+                await course.ask()
+                await course.answer()
+                await until(lambda count=count: sent(count))
+                await asyncio.sleep(3 * course.settings.heartbeat_seconds)
+    assert [line["event"] for line in lines].count("alarms cannot be looked for") == 1
+    assert {message["To"] for message in script.messages()} == {"ana@uni.example"}
+
+
+async def test_heartbeat_outlives_a_document_that_nobody_can_read(course: Course) -> None:
+    broken = course.database["processes"]
+    await broken.insert_one({"_id": "worker@lab:1", "service": "worker", "name": "lab:1"})
+    monitor = Monitor(course.settings, "mailer", course.database)
+    await monitor.beat()
+    await broken.delete_one({"_id": "worker@lab:1"})
+    await monitor.beat()
+    assert [sign.service for sign in await Processes(course.database).all()] == ["mailer"]
 
 
 # With a mail server, on the real clock.
