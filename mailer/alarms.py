@@ -18,8 +18,10 @@ import structlog
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from core.clock import Clock, milliseconds, system_clock
+from core import metrics
+from core.clock import NEVER, Clock, milliseconds, system_clock
 from core.mails import AccountMail, AccountMails, MailKind
+from core.outbox import MailStatus
 from core.processes import Processes
 from core.settings import Settings
 from core.statistics import Statistics
@@ -78,6 +80,7 @@ class Alarms:
         self._settings = settings
         self._mails = mails
         self._state = database["alarms"]
+        self._stored = database["mails"]
         self._statistics = Statistics(database, clock=clock)
         self._processes = Processes(database, clock=clock)
         self._clock = clock
@@ -179,11 +182,25 @@ class Alarms:
         said = set(mail.values["troubles"].split())
         if said & set(report.troubles) or (not said and not report.lasting):
             return replace(mail, values=dict(report.values) if said else mail.values)
-        await self._mails.withdraw(mail.id, mail.mail_claims)
-        # Nobody was told, so that there is no end of it to tell, and its return is new.
-        await self._state.update_one({"_id": _STATE}, {"$set": {"told": [], "times": 0}})
-        log.info("alarm withdrawn", mail=mail.id)
+        if await self._mails.withdraw(mail.id, mail.mail_claims):
+            metrics.MAILS.labels("other", metrics.MailOutcome.WITHDRAWN).inc()
+            log.info("alarm withdrawn", mail=mail.id)
+            await self._unsay(mail.id)
         return None
+
+    async def _unsay(self, number: int) -> None:
+        """Where nobody was told what this mail says, and nobody will be, there is no end of it to
+        tell, and its return is new."""
+        stored = await self._stored.find_one({"_id": number}, {"dedupe": 1})
+        _, token, _ = stored["dedupe"].split(":", 2) if stored else ("", "", "")
+        # To whom else it was written.
+        same = {"dedupe": {"$gt": f"alarm:{token}:", "$lt": f"alarm:{token};"}}
+        for told in ({"status": str(MailStatus.SENT)}, {"mail_due": {"$lt": NEVER}}):
+            if await self._stored.find_one({**same, **told}, {"_id": 1}):
+                return
+        await self._state.update_one(
+            {"_id": _STATE, "token": token}, {"$set": {"told": [], "times": 0}}
+        )
 
     def _pause(self, times: int) -> timedelta:
         doubled = 2 ** min(max(times - 1, 0), 20)

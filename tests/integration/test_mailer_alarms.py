@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from prometheus_client import REGISTRY
 from pymongo.asynchronous.database import AsyncDatabase
 
 from core.clock import system_clock
@@ -60,9 +61,9 @@ class Course:
         return Alarms(self.settings, self.database, self.mails, clock=self.clock)
 
     async def told(self) -> list[tuple[str, str]]:
-        """Every alarm that was stored: to whom, and the troubles."""
+        """Every alarm that was stored: to whom, and the troubles, until they are sent."""
         mails = self.database["mails"].find({"kind": "alarm"}).sort([("number", 1)])
-        return [(mail["email"], mail["values"]["troubles"]) async for mail in mails]
+        return [(mail["email"], mail["values"].get("troubles", "sent")) async for mail in mails]
 
     async def ask(self) -> int:
         enqueued = await self.queue.enqueue(input="¿?", email="ana@uni.example", user_id=1)
@@ -73,6 +74,12 @@ class Course:
         assert question
         assert await self.queue.complete(question.id, question.claims, ANSWER)
         return question.id
+
+    async def answer_and_send(self) -> None:
+        await self.answer()
+        mail = await self.queue.claim_answered()
+        assert mail
+        assert await self.queue.mark_sent(mail.id, mail.mail_claims)
 
     async def sign(self, *, free: int = 10**12) -> None:
         """A worker is there, on a disk with so much free."""
@@ -92,6 +99,7 @@ async def course(database: Database, tmp_path: Path) -> Course:
     return course
 
 
+WITHDRAWN = {"kind": "other", "outcome": "withdrawn"}
 BOTH = ("prof@uni.example", "Ayuda@uni.example")
 
 
@@ -139,10 +147,7 @@ async def test_end_is_told_but_not_within_the_hour(course: Course) -> None:
     await course.ask()
     course.clock.move(7201)
     await course.alarms().look()
-    await course.answer()
-    mail = await course.queue.claim_answered()
-    assert mail
-    await course.queue.mark_sent(mail.id, mail.mail_claims)
+    await course.answer_and_send()
     course.clock.move(3599)
     await course.alarms().look()
     assert await course.told() == to_both("question")
@@ -153,6 +158,51 @@ async def test_end_is_told_but_not_within_the_hour(course: Course) -> None:
         await course.alarms().look()
         course.clock.move(7200)
     assert await course.told() == to_both("question") + to_both("")
+
+
+@pytest.mark.parametrize("fates", [("sent", "question"), ("question", "sent"), ("question",) * 2])
+async def test_end_is_told_if_one_of_two_was_told_and_the_others_copy_taken_back(
+    course: Course, fates: tuple[str, str]
+) -> None:
+    withdrawn = REGISTRY.get_sample_value("consulta_mails_total", WITHDRAWN) or 0
+    await course.ask()
+    course.clock.move(7201)
+    alarms = course.alarms()
+    await alarms.look()
+    first, second = await course.mails.claim(), await course.mails.claim()
+    assert first
+    assert second
+    await course.answer_and_send()
+    for mail, fate in zip((first, second), fates, strict=True):
+        if fate == "sent":  # It was under way when the trouble ended.
+            await course.mails.mark_sent(mail.id, mail.mail_claims)
+        else:
+            assert await alarms.current(mail) is None
+    for _ in range(3):
+        course.clock.move(7200)
+        await alarms.look()
+    end = to_both("") if "sent" in fates else []
+    assert await course.told() == [*zip(BOTH, fates, strict=True), *end]
+    counted = REGISTRY.get_sample_value("consulta_mails_total", WITHDRAWN) or 0
+    assert counted - withdrawn == fates.count("question")
+
+
+async def test_copy_taken_back_late_leaves_what_was_told_since(course: Course) -> None:
+    await course.ask()
+    course.clock.move(7201)
+    alarms = course.alarms()
+    await alarms.look()
+    late = await course.mails.claim()
+    assert late
+    await course.answer_and_send()
+    await course.sign(free=0)
+    course.clock.move(3600)
+    await alarms.look()
+    assert await alarms.current(late) is None
+    await course.sign(free=10**12)
+    course.clock.move(3600)
+    await alarms.look()
+    assert await course.told() == to_both("question") + to_both("disk") + to_both("")
 
 
 async def test_another_trouble_within_the_hour_waits_for_its_end_and_both_are_told(
