@@ -51,6 +51,8 @@ class Trouble(StrEnum):
     """A disk fills."""
     REFUSED = "refused"
     """Answers were refused for good. It happens and does not last, so nothing tells its end."""
+    REFUSED_MAIL = "refused_mail"
+    """The same of other e-mails that somebody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Report:
     @property
     def lasting(self) -> set[Trouble]:
         """Those that have an end."""
-        return set(self.troubles) - {Trouble.REFUSED}
+        return set(self.troubles) - {Trouble.REFUSED, Trouble.REFUSED_MAIL}
 
 
 class Alarms:
@@ -166,8 +168,10 @@ class Alarms:
         since = datetime.fromtimestamp(refused_since / 1000, tz=now.tzinfo)
         if refused := await self._statistics.undeliverable(since):
             troubles.append(Trouble.REFUSED)
-            more = ", …" if len(refused) > MOST_NAMED else ""
-            values["refused"] = ", ".join(map(str, refused[:MOST_NAMED])) + more
+            values["refused"] = _named(refused)
+        if refused := await self._statistics.undeliverable_mails(since):
+            troubles.append(Trouble.REFUSED_MAIL)
+            values["refused_mail"] = _named(refused)
         values["troubles"] = " ".join(troubles)
         return Report(tuple(troubles), values)
 
@@ -256,3 +260,8 @@ class Alarms:
                 dedupe=f"alarm:{token}:{address}",
             )
         await self._state.update_one({"_id": _STATE, "token": token}, {"$set": {"pending": None}})
+
+
+def _named(numbers: list[int]) -> str:
+    more = ", …" if len(numbers) > MOST_NAMED else ""
+    return ", ".join(map(str, numbers[:MOST_NAMED])) + more

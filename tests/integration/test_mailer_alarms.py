@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from pymongo.asynchronous.database import AsyncDatabase
 
 from core.clock import system_clock
-from core.mails import AccountMails
+from core.mails import AccountMails, MailKind
 from core.monitoring import Monitor
 from core.processes import Disk, Processes, Sign
 from core.questions import Answer, Outcome, QuestionQueue
@@ -488,6 +488,29 @@ async def test_refused_answer_tells_the_staff_while_the_mail_server_goes_on(now:
     (message,) = script.messages()
     assert f"las respuestas a estas preguntas: {number}." in text(message)
     assert "consulta requeue" in text(message)
+
+
+async def test_refused_temporary_password_tells_the_staff(now: Course) -> None:
+    now.clock.late = timedelta(0)
+    later = (system_clock() + timedelta(hours=1)).isoformat()
+    number = await now.mails.enqueue(
+        MailKind.TEMPORARY_PASSWORD,
+        email="ana@uni.example",
+        language="es",
+        values={"password": "secreto", "username": "ana", "expires": later, "minutes": "60"},
+    )
+    await now.mails.enqueue(
+        MailKind.NOT_ACCEPTED, email="x@uni.example", language="es", values={"reason": "empty"}
+    )
+    script = Script(rcpt=["550 5.1.1 no such user"] * 2)
+    changes = {"staff_email": ["prof@uni.example"]}
+    async with smtp_server(script) as port, mailer(now, port, **changes):
+        await until(lambda: _received(script, 1))
+    (message,) = script.messages()
+    for said in (text(message), html(message)):
+        assert f"habrían llegado tarde: {number}." in said
+        assert "consulta users confirm" in said
+        assert "secreto" not in said
 
 
 async def test_nobody_is_told_without_an_address(now: Course) -> None:
