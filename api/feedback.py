@@ -65,6 +65,8 @@ async def store_feedback(
     structlog.contextvars.bind_contextvars(question=question.id)
     if not await resources.queue.rate(question.id, choice):
         raise BrokenLinkError
+    # The student may have been forgotten since, and with him what went to the staff.
+    question, answer = await _rated(token, resources)
     staff = resources.settings.staff_email
     for address in staff if choice is Rating.ASK_STAFF else ():
         first = address == staff[0]

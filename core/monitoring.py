@@ -51,8 +51,10 @@ class Monitor:
         self._hour = 0
         self._before_hour = self._stored = metrics.faults_counted()
         self._heard: dict[str, Sign] = {}
-        self._is_known: bool | None = None
-        """Whether the last sign of life was stored; None before the first."""
+        self._is_known = False
+        """Whether the last sign of life was stored."""
+        self._failed: type[Exception] | None = None
+        """What storing it ended with."""
         self.mail_closed: Callable[[], datetime | None] = lambda: None
         """Of a mailer: since when the mail server has been away."""
 
@@ -83,12 +85,14 @@ class Monitor:
             for worker in list(self._heard):
                 await self._processes.note(self._heard.pop(worker))
             await self._store_faults(self._processes)
-        except PyMongoError as error:
-            if self._is_known is not False:
-                log.warning("no sign of life stored", reason=type(error).__name__)
-            self._is_known = False
+        except Exception as error:
+            # Whatever it is, as a document that nobody can read: the next sign may be stored.
+            if type(error) is not self._failed:
+                say = log.warning if isinstance(error, PyMongoError) else log.exception
+                say("no sign of life stored", reason=type(error).__name__)
+            self._is_known, self._failed = False, type(error)
         else:
-            self._is_known = True
+            self._is_known, self._failed = True, None
 
     async def end(self) -> None:
         """The process was stopped: it will not be missed."""

@@ -180,7 +180,8 @@ def _sign(document: Mapping[str, Any]) -> Sign:
         _moment(document["started_ms"]),
         document["version"],
         document["pause"],
-        tuple(Disk(**disk) for disk in document["disks"]),
+        # Whatever a newer version adds is not for us.
+        tuple(Disk(disk["path"], disk["free"], disk["size"]) for disk in document["disks"]),
         _moment(closed) if closed else None,
     )
 

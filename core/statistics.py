@@ -1,6 +1,6 @@
 """The figures of the queue, read from what is stored; cheap with 100,000 questions too.
 
-Every query is served by an index, or by a sample of fixed size.
+Every query is served by an index, or by a sample of fixed size; what is read is at most what waits.
 """
 
 import statistics
@@ -13,6 +13,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from core.clock import NEVER, Clock, as_datetime, milliseconds, system_clock
+from core.mails import MailKind
 from core.metrics import Fault, Stage
 from core.mongo import count
 from core.outbox import MailStatus
@@ -24,8 +25,6 @@ Document = dict[str, Any]
 SAMPLE = 200
 """How many of the newest answers times and tokens are measured on."""
 LAST_ERRORS = 5
-MOST_UNSENT = 200
-"""How many of each kind are looked at, in the order in which they are tried."""
 FAULTS_SPAN = timedelta(days=1)
 
 
@@ -159,40 +158,41 @@ class Statistics:
         oldest = await self._prompts.find_one(
             {"output": None, "due": {"$lt": NEVER}}, {"date": 1}, sort=[("date", 1)]
         )
-        return as_datetime(oldest["date"]) if oldest else None
+        return _moment(oldest, "date") if oldest else None
 
     async def unsent(self, since: datetime) -> list[tuple[str, int]]:
         """E-mails that are unsent and were written before ``since``: ``question`` or ``mail``, and
         their numbers."""
         found = []
-        for kind, mails, written in self._outboxes():
-            # An alarm must not keep itself alive; of a question there is no kind.
+        for kind, mails, written in (
+            ("question", self._prompts, "date_out"),
+            ("mail", self._mails, "date"),
+        ):
             fields = {written: 1, "kind": 1, "mail_since_ms": 1}
-            cursor = (
-                mails.find({"mail_due": {"$lt": NEVER}}, fields)
-                .sort([("mail_due", 1)])
-                .limit(MOST_UNSENT)
-            )
-            async for mail in cursor:
-                # One that was requeued waits since then.
-                waits = max(milliseconds(as_datetime(mail[written])), mail.get("mail_since_ms", 0))
-                if mail.get("kind") != "alarm" and waits < milliseconds(since):
+            async for mail in mails.find({"mail_due": {"$lt": NEVER}}, fields):
+                # One that was requeued waits since then; one without its date for nobody knows how
+                # long. An alarm must not keep itself alive; of a question there is no kind.
+                moment = _moment(mail, written)
+                waits = max(milliseconds(moment) if moment else 0, mail.get("mail_since_ms", 0))
+                if mail.get("kind") != MailKind.ALARM and waits < milliseconds(since):
                     found.append((kind, mail["_id"]))
         return sorted(found)
 
     async def undeliverable(self, since: datetime) -> list[int]:
         """Questions whose answer was refused for good since then."""
-        cursor = self._prompts.find({"status": str(MailStatus.UNDELIVERABLE)}, {"mail_ended_ms": 1})
-        return sorted(
-            [
-                document["_id"]
-                async for document in cursor
-                if document.get("mail_ended_ms", 0) >= milliseconds(since)
-            ]
-        )
+        return await self._refused(self._prompts, since)
 
-    def _outboxes(self) -> tuple[tuple[str, AsyncCollection[Document], str], ...]:
-        return (("question", self._prompts, "date_out"), ("mail", self._mails, "date"))
+    async def undeliverable_mails(self, since: datetime) -> list[int]:
+        """The same of other e-mails, but those that whoever sends us an e-mail makes us write."""
+        kinds = (MailKind.TEMPORARY_PASSWORD, MailKind.CONFIRMATION, MailKind.FOR_STAFF)
+        return await self._refused(self._mails, since, kind={"$in": list(map(str, kinds))})
+
+    async def _refused(
+        self, mails: AsyncCollection[Document], since: datetime, **which: Any
+    ) -> list[int]:
+        ended = {"$gte": milliseconds(since)}
+        refused = {"status": str(MailStatus.UNDELIVERABLE), "mail_ended_ms": ended, **which}
+        return sorted([mail["_id"] async for mail in mails.find(refused, {"_id": 1})])
 
     async def _mails_of(self, mails: AsyncCollection[Document], written: str, total: int) -> Mails:
         waiting: Document = {"mail_due": {"$lt": NEVER}}
@@ -205,7 +205,7 @@ class Statistics:
             unsent=unsent,
             deferred=await count(mails, waiting | {"mail_error": {"$gt": ""}}),
             undeliverable=undeliverable,
-            oldest_unsent=as_datetime(oldest[written]) if oldest else None,
+            oldest_unsent=_moment(oldest, written) if oldest else None,
         )
 
     async def _newest_answers(self) -> list[Document]:
@@ -232,6 +232,11 @@ class Statistics:
             found |= {document["_id"]: document async for document in cursor}
         newest = sorted(found, reverse=True)[:LAST_ERRORS]
         return tuple(Question.from_document(found[number], self._clock()) for number in newest)
+
+
+def _moment(document: Document, field: str) -> datetime | None:
+    """None where there is none, as after an edit by hand."""
+    return as_datetime(document[field]) if document.get(field) else None
 
 
 def _stages(answers: Sequence[Document]) -> dict[Stage, Spread | None]:

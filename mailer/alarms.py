@@ -18,8 +18,10 @@ import structlog
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from core.clock import Clock, milliseconds, system_clock
+from core import metrics
+from core.clock import NEVER, Clock, milliseconds, system_clock
 from core.mails import AccountMail, AccountMails, MailKind
+from core.outbox import MailStatus
 from core.processes import Processes
 from core.settings import Settings
 from core.statistics import Statistics
@@ -49,6 +51,8 @@ class Trouble(StrEnum):
     """A disk fills."""
     REFUSED = "refused"
     """Answers were refused for good. It happens and does not last, so nothing tells its end."""
+    REFUSED_MAIL = "refused_mail"
+    """The same of other e-mails that somebody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Report:
     @property
     def lasting(self) -> set[Trouble]:
         """Those that have an end."""
-        return set(self.troubles) - {Trouble.REFUSED}
+        return set(self.troubles) - {Trouble.REFUSED, Trouble.REFUSED_MAIL}
 
 
 class Alarms:
@@ -78,22 +82,27 @@ class Alarms:
         self._settings = settings
         self._mails = mails
         self._state = database["alarms"]
+        self._stored = database["mails"]
         self._statistics = Statistics(database, clock=clock)
         self._processes = Processes(database, clock=clock)
         self._clock = clock
-        self._is_away = False
+        self._failed: type[Exception] | None = None
+        """What the last look ended with."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look as often as there are signs of life, until ``stop`` is set."""
         while not stop.is_set():
             try:
                 await self.look()
-            except PyMongoError as error:
-                if not self._is_away:
-                    log.warning("alarms cannot be looked for", reason=type(error).__name__)
-                self._is_away = True
+            except Exception as error:
+                # Whatever it is, as a document that nobody can read: the mail beside it goes on.
+                if type(error) is not self._failed:
+                    is_away = isinstance(error, PyMongoError)
+                    say = log.warning if is_away else log.exception
+                    say("alarms cannot be looked for", reason=type(error).__name__)
+                self._failed = type(error)
             else:
-                self._is_away = False
+                self._failed = None
             await pause(stop, self._settings.heartbeat_seconds)
 
     async def look(self) -> None:
@@ -159,8 +168,10 @@ class Alarms:
         since = datetime.fromtimestamp(refused_since / 1000, tz=now.tzinfo)
         if refused := await self._statistics.undeliverable(since):
             troubles.append(Trouble.REFUSED)
-            more = ", …" if len(refused) > MOST_NAMED else ""
-            values["refused"] = ", ".join(map(str, refused[:MOST_NAMED])) + more
+            values["refused"] = _named(refused)
+        if refused := await self._statistics.undeliverable_mails(since):
+            troubles.append(Trouble.REFUSED_MAIL)
+            values["refused_mail"] = _named(refused)
         values["troubles"] = " ".join(troubles)
         return Report(tuple(troubles), values)
 
@@ -175,11 +186,25 @@ class Alarms:
         said = set(mail.values["troubles"].split())
         if said & set(report.troubles) or (not said and not report.lasting):
             return replace(mail, values=dict(report.values) if said else mail.values)
-        await self._mails.withdraw(mail.id, mail.mail_claims)
-        # Nobody was told, so that there is no end of it to tell, and its return is new.
-        await self._state.update_one({"_id": _STATE}, {"$set": {"told": [], "times": 0}})
-        log.info("alarm withdrawn", mail=mail.id)
+        if await self._mails.withdraw(mail.id, mail.mail_claims):
+            metrics.MAILS.labels("other", metrics.MailOutcome.WITHDRAWN).inc()
+            log.info("alarm withdrawn", mail=mail.id)
+            await self._unsay(mail.id)
         return None
+
+    async def _unsay(self, number: int) -> None:
+        """Where nobody was told what this mail says, and nobody will be, there is no end of it to
+        tell, and its return is new."""
+        stored = await self._stored.find_one({"_id": number}, {"dedupe": 1})
+        _, token, _ = stored["dedupe"].split(":", 2) if stored else ("", "", "")
+        # To whom else it was written.
+        same = {"dedupe": {"$gt": f"alarm:{token}:", "$lt": f"alarm:{token};"}}
+        for told in ({"status": str(MailStatus.SENT)}, {"mail_due": {"$lt": NEVER}}):
+            if await self._stored.find_one({**same, **told}, {"_id": 1}):
+                return
+        await self._state.update_one(
+            {"_id": _STATE, "token": token}, {"$set": {"told": [], "times": 0}}
+        )
 
     def _pause(self, times: int) -> timedelta:
         doubled = 2 ** min(max(times - 1, 0), 20)
@@ -235,3 +260,8 @@ class Alarms:
                 dedupe=f"alarm:{token}:{address}",
             )
         await self._state.update_one({"_id": _STATE, "token": token}, {"$set": {"pending": None}})
+
+
+def _named(numbers: list[int]) -> str:
+    more = ", …" if len(numbers) > MOST_NAMED else ""
+    return ", ".join(map(str, numbers[:MOST_NAMED])) + more

@@ -85,8 +85,6 @@ _ENGLISH = re.compile(
     r"\b(?:the|an?|is|are|what|how|when|which|why|does|do|to|of|for|with|and|in)\b", re.I
 )
 
-_LINK = re.compile(r"\w[.。．｡@]\w|:/")
-
 _log = structlog.get_logger(__name__)
 
 
@@ -269,6 +267,9 @@ class Reception:
 
     async def _take_question(self, mail: IncomingMail, sender: str) -> None:
         user = await asyncio.to_thread(self._find, sender)
+        if user is None or not user.is_active or user.confirmed is None:
+            # Somebody else may have written it in their name, for us to send it to them.
+            mail = replace(mail, subject="")
         if user is None:
             await self._refuse_stranger(mail, sender)
         elif not user.is_active:
@@ -369,9 +370,6 @@ class Reception:
         domains = self._settings.allowed_email_domains
         is_outside = bool(domains) and not is_within(address, domains)
         reason = Refusal.OUTSIDE if is_outside else Refusal.UNREGISTERED
-        if _LINK.search(mail.subject):
-            # Somebody else may have written it in his name, for us to send it to him.
-            mail = replace(mail, subject="")
         await self._refuse(mail, address, reason, domains=", ".join(domains), at_most_every=_WEEK)
 
     def _today(self) -> str:

@@ -142,6 +142,9 @@ async def _keep_retention(retention: Retention, stop: asyncio.Event, poll_second
             done = await retention.run_if_due(stop.is_set)
         except PyMongoError as error:
             _log.warning("the retention waits", reason=one_line(str(error), 200))
+        except Exception:
+            # As from a document that nobody can read: the mail beside it goes on.
+            _log.exception("the retention failed")
         else:
             if done is not None:
                 _log.info("retention", questions=done.kept, mails=done.mails)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
 
+from core.forgetting import Person, PersonalData
 from core.links import Links
 from core.mails import AccountMails, MailKind
 from core.questions import Answer, Outcome, QuestionQueue, Rating, Source
@@ -135,6 +136,26 @@ async def test_each_of_several_staff_addresses_is_asked_once(
     mails = AccountMails(database)
     asked = [await mails.claim() for _ in range(3)]
     assert [mail and mail.email for mail in asked] == ["prof@uni.test", "Ayuda@uni.test", None]
+
+
+async def test_who_is_forgotten_meanwhile_is_not_named_to_the_staff(
+    client: httpx.AsyncClient,
+    queue: QuestionQueue,
+    database: AsyncDatabase[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    number = await ask(queue)
+    rate = QuestionQueue.rate
+
+    async def forgotten_before(self: QuestionQueue, number: int, rating: Rating) -> bool:
+        await PersonalData(database).forget(Person(("ana@uni.test",), 1, "ana"))
+        return await rate(self, number, rating)
+
+    monkeypatch.setattr(QuestionQueue, "rate", forgotten_before)
+    reply = await client.post(link(tmp_path, number), data={"choice": "staff"})
+    assert reply.status_code == 404
+    assert await AccountMails(database).claim() is None
 
 
 async def test_without_a_staff_address_the_wish_is_kept(

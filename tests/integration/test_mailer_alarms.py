@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from prometheus_client import REGISTRY
 from pymongo.asynchronous.database import AsyncDatabase
 
 from core.clock import system_clock
-from core.mails import AccountMails
+from core.mails import AccountMails, MailKind
+from core.monitoring import Monitor
 from core.processes import Disk, Processes, Sign
 from core.questions import Answer, Outcome, QuestionQueue
 from core.settings import Settings
+from core.statistics import Statistics
 from mailer.alarms import Alarms
 from mailer.outbox import Backoff, RetryPolicy
 from mailer.service import run_mailer
@@ -57,9 +61,9 @@ class Course:
         return Alarms(self.settings, self.database, self.mails, clock=self.clock)
 
     async def told(self) -> list[tuple[str, str]]:
-        """Every alarm that was stored: to whom, and the troubles."""
+        """Every alarm that was stored: to whom, and the troubles, until they are sent."""
         mails = self.database["mails"].find({"kind": "alarm"}).sort([("number", 1)])
-        return [(mail["email"], mail["values"]["troubles"]) async for mail in mails]
+        return [(mail["email"], mail["values"].get("troubles", "sent")) async for mail in mails]
 
     async def ask(self) -> int:
         enqueued = await self.queue.enqueue(input="¿?", email="ana@uni.example", user_id=1)
@@ -70,6 +74,12 @@ class Course:
         assert question
         assert await self.queue.complete(question.id, question.claims, ANSWER)
         return question.id
+
+    async def answer_and_send(self) -> None:
+        await self.answer()
+        mail = await self.queue.claim_answered()
+        assert mail
+        assert await self.queue.mark_sent(mail.id, mail.mail_claims)
 
     async def sign(self, *, free: int = 10**12) -> None:
         """A worker is there, on a disk with so much free."""
@@ -89,6 +99,7 @@ async def course(database: Database, tmp_path: Path) -> Course:
     return course
 
 
+WITHDRAWN = {"kind": "other", "outcome": "withdrawn"}
 BOTH = ("prof@uni.example", "Ayuda@uni.example")
 
 
@@ -136,10 +147,7 @@ async def test_end_is_told_but_not_within_the_hour(course: Course) -> None:
     await course.ask()
     course.clock.move(7201)
     await course.alarms().look()
-    await course.answer()
-    mail = await course.queue.claim_answered()
-    assert mail
-    await course.queue.mark_sent(mail.id, mail.mail_claims)
+    await course.answer_and_send()
     course.clock.move(3599)
     await course.alarms().look()
     assert await course.told() == to_both("question")
@@ -150,6 +158,51 @@ async def test_end_is_told_but_not_within_the_hour(course: Course) -> None:
         await course.alarms().look()
         course.clock.move(7200)
     assert await course.told() == to_both("question") + to_both("")
+
+
+@pytest.mark.parametrize("fates", [("sent", "question"), ("question", "sent"), ("question",) * 2])
+async def test_end_is_told_if_one_of_two_was_told_and_the_others_copy_taken_back(
+    course: Course, fates: tuple[str, str]
+) -> None:
+    withdrawn = REGISTRY.get_sample_value("consulta_mails_total", WITHDRAWN) or 0
+    await course.ask()
+    course.clock.move(7201)
+    alarms = course.alarms()
+    await alarms.look()
+    first, second = await course.mails.claim(), await course.mails.claim()
+    assert first
+    assert second
+    await course.answer_and_send()
+    for mail, fate in zip((first, second), fates, strict=True):
+        if fate == "sent":  # It was under way when the trouble ended.
+            await course.mails.mark_sent(mail.id, mail.mail_claims)
+        else:
+            assert await alarms.current(mail) is None
+    for _ in range(3):
+        course.clock.move(7200)
+        await alarms.look()
+    end = to_both("") if "sent" in fates else []
+    assert await course.told() == [*zip(BOTH, fates, strict=True), *end]
+    counted = REGISTRY.get_sample_value("consulta_mails_total", WITHDRAWN) or 0
+    assert counted - withdrawn == fates.count("question")
+
+
+async def test_copy_taken_back_late_leaves_what_was_told_since(course: Course) -> None:
+    await course.ask()
+    course.clock.move(7201)
+    alarms = course.alarms()
+    await alarms.look()
+    late = await course.mails.claim()
+    assert late
+    await course.answer_and_send()
+    await course.sign(free=0)
+    course.clock.move(3600)
+    await alarms.look()
+    assert await alarms.current(late) is None
+    await course.sign(free=10**12)
+    course.clock.move(3600)
+    await alarms.look()
+    assert await course.told() == to_both("question") + to_both("disk") + to_both("")
 
 
 async def test_another_trouble_within_the_hour_waits_for_its_end_and_both_are_told(
@@ -213,6 +266,59 @@ async def test_refused_answers_are_told_once_with_their_numbers(course: Course) 
         course.clock.move(3600)
         await course.alarms().look()
     assert await course.told() == to_both("refused")
+
+
+async def test_sign_of_life_of_a_newer_version_is_read(course: Course) -> None:
+    await course.sign(free=0)
+    newer = {"disks": [{"path": "/srv", "free": 0, "size": 1, "inodes": 7}], "new": "field"}
+    await course.database["processes"].update_one({}, {"$set": newer})
+    await course.alarms().look()
+    assert await course.told() == to_both("disk")
+
+
+async def test_answer_without_its_date_counts_as_unsent_for_long(course: Course) -> None:
+    await course.ask()
+    number = await course.answer()
+    await course.database["prompts"].update_one({"_id": number}, {"$unset": {"date_out": 1}})
+    await course.alarms().look()
+    assert await course.told() == to_both("unsent")
+    assert (await Statistics(course.database).figures()).counts.answers.oldest_unsent is None
+
+
+async def test_documents_that_nobody_can_read_stop_no_mail_and_are_named_once(
+    course: Course,
+) -> None:
+    unreadable = {"_id": "worker@lab:1", "service": "worker", "name": "lab:1"}
+    await course.database["processes"].insert_one(unreadable)
+    finished = {"due": 2**53 - 1, "mail_due": 2**53 - 1, "date_ms": 1, "email": "a@uni.example"}
+    await course.database["prompts"].insert_one({"_id": 9, "number": 9, "error": 7, **finished})
+    course.clock.late = timedelta(0)
+    script = Script()
+    with structlog.testing.capture_logs() as lines:
+
+        async def sent(count: int) -> bool:
+            events = {line["event"] for line in lines}
+            failed = {"alarms cannot be looked for", "the retention failed"}
+            return failed <= events and len(script.received) == count
+
+        async with smtp_server(script) as port, mailer(course, port, retention_days=1):
+            for count in (1, 2):
+                await course.ask()
+                await course.answer()
+                await until(lambda count=count: sent(count))
+                await asyncio.sleep(3 * course.settings.heartbeat_seconds)
+    assert [line["event"] for line in lines].count("alarms cannot be looked for") == 1
+    assert {message["To"] for message in script.messages()} == {"ana@uni.example"}
+
+
+async def test_heartbeat_outlives_a_document_that_nobody_can_read(course: Course) -> None:
+    broken = course.database["processes"]
+    await broken.insert_one({"_id": "worker@lab:1", "service": "worker", "name": "lab:1"})
+    monitor = Monitor(course.settings, "mailer", course.database)
+    await monitor.beat()
+    await broken.delete_one({"_id": "worker@lab:1"})
+    await monitor.beat()
+    assert [sign.service for sign in await Processes(course.database).all()] == ["mailer"]
 
 
 # With a mail server, on the real clock.
@@ -382,6 +488,29 @@ async def test_refused_answer_tells_the_staff_while_the_mail_server_goes_on(now:
     (message,) = script.messages()
     assert f"las respuestas a estas preguntas: {number}." in text(message)
     assert "consulta requeue" in text(message)
+
+
+async def test_refused_temporary_password_tells_the_staff(now: Course) -> None:
+    now.clock.late = timedelta(0)
+    later = (system_clock() + timedelta(hours=1)).isoformat()
+    number = await now.mails.enqueue(
+        MailKind.TEMPORARY_PASSWORD,
+        email="ana@uni.example",
+        language="es",
+        values={"password": "secreto", "username": "ana", "expires": later, "minutes": "60"},
+    )
+    await now.mails.enqueue(
+        MailKind.NOT_ACCEPTED, email="x@uni.example", language="es", values={"reason": "empty"}
+    )
+    script = Script(rcpt=["550 5.1.1 no such user"] * 2)
+    changes = {"staff_email": ["prof@uni.example"]}
+    async with smtp_server(script) as port, mailer(now, port, **changes):
+        await until(lambda: _received(script, 1))
+    (message,) = script.messages()
+    for said in (text(message), html(message)):
+        assert f"habrían llegado tarde: {number}." in said
+        assert "consulta users confirm" in said
+        assert "secreto" not in said
 
 
 async def test_nobody_is_told_without_an_address(now: Course) -> None:

@@ -817,22 +817,27 @@ async def test_stranger_reads_in_his_mailbox_how_to_register(department: Departm
     async with department.mailer():
         await asyncio.to_thread(department.send, asked, STRANGER)
         (told,) = await asyncio.to_thread(department.mail.messages, STRANGER, at_least=1)
-    assert told["Subject"] == "Re: CONSULTA derivadas"
+    assert told["Subject"] == "Tu mensaje no se ha podido aceptar"
     assert told["In-Reply-To"] == asked["Message-ID"]
     assert "https://consultas.uni.test/docs" in str(told.get_body(("plain",)))
     assert told["Auto-Submitted"] == "auto-replied"
 
 
-@pytest.mark.parametrize(
-    "link", ["https://evil.test/x", "www.evil.test", "evil.test", "a@evil.test"]
-)
-async def test_nobody_has_a_link_sent_to_a_stranger(department: Department, link: str) -> None:
-    department.append(a_mail(f"CONSULTA {link}", f"Win at {link}", STRANGER))
+@pytest.mark.parametrize("text", ["https://evil.test/x", "evil.test", "call +34 900 evil"])
+async def test_nobody_has_a_text_or_a_link_sent_to_a_stranger(
+    department: Department, text: str
+) -> None:
+    """Nor who registers another's address and never confirms it, or did so before."""
+    department.student(EVA, confirmed=False)
+    inactive = department.student("baja@uni.test")
+    department.users.set_active(inactive.id, False)
+    addresses = [STRANGER, EVA, "baja@uni.test"]
+    department.append(*(a_mail(f"CONSULTA {text}", f"Win: {text}", to) for to in addresses))
     async with department.inbox():
-        await department.look_at(1)
-    (mail,) = await department.written()
-    assert mail["email"] == STRANGER
-    assert "evil" not in repr(mail)
+        await department.look_at(3)
+    written = await department.written()
+    assert [mail["email"] for mail in written] == addresses
+    assert "evil" not in repr(written)
 
 
 async def test_domain_that_cannot_register_is_told_which_can(department: Department) -> None:

@@ -906,6 +906,59 @@ async def test_answers_refused_for_good_are_found_by_when_they_were(
     assert await figures.unsent(clock.now) == [("question", 1)]
 
 
+async def test_e_mail_that_has_waited_long_is_found_behind_any_number_of_new_ones(
+    queue: QuestionQueue,
+    store: AsyncDatabase[dict[str, Any]],
+    figures: Statistics,
+    clock: Hand,
+) -> None:
+    mails = AccountMails(store, clock=clock)
+    await mails.create_indexes()
+    for kind in (MailKind.ALARM, MailKind.CONFIRMATION):
+        await mails.enqueue(kind, email="a@uni.test", language="es", values={})
+    for verb in (ask, claimed):
+        await verb(queue)
+    await queue.complete(1, 1, ANSWER)
+    answer = await queue.claim_answered()
+    assert answer
+    # Tried long ago, and not again for long.
+    assert await queue.outbox.retry(1, answer.mail_claims, after=86400, error="450 later")
+    await mails.outbox.retry(2, 0, after=86400, error="450 later")
+    clock.move(3600)
+    of_before = await store["mails"].find_one({"_id": 2})
+    assert of_before
+    # As a version wrote it that did not store the milliseconds.
+    first = {**of_before, "_id": 999, "number": 999, "dedupe": "first"}
+    await store["mails"].insert_one({k: v for k, v in first.items() if k != "date_ms"})
+    new = {**of_before, "date": clock.now, "date_ms": 10**15, "mail_due": 1}
+    numbers = range(1000, 1250)
+    await store["mails"].insert_many(
+        [{**new, "_id": n, "number": n, "dedupe": str(n)} for n in numbers]
+    )
+    late = [("mail", 2), ("mail", 999), ("question", 1)]
+    assert await figures.unsent(clock.now - timedelta(seconds=60)) == late
+
+
+async def test_other_e_mails_refused_for_good_are_found_by_when_they_were(
+    store: AsyncDatabase[dict[str, Any]], figures: Statistics, clock: Hand
+) -> None:
+    mails = AccountMails(store, clock=clock)
+    await mails.create_indexes()
+    for kind in (*MailKind, MailKind.CONFIRMATION):
+        await mails.enqueue(kind, email="a@uni.test", language="es", values={})
+        clock.move(1)
+        mail = await mails.claim()
+        assert mail
+        assert await mails.mark_undeliverable(mail.id, mail.mail_claims, "550 no")
+    kinds = list(MailKind)
+    wanted = (MailKind.TEMPORARY_PASSWORD, MailKind.CONFIRMATION, MailKind.FOR_STAFF)
+    numbers = [*sorted(kinds.index(kind) + 1 for kind in wanted), len(kinds) + 1]
+    day_ago = clock.now - timedelta(days=1)
+    assert await figures.undeliverable_mails(day_ago) == numbers
+    assert await figures.undeliverable_mails(clock.now) == numbers[-1:]
+    assert await figures.undeliverable(day_ago) == []
+
+
 async def test_signs_of_life_are_one_for_each_process_and_faults_add_up(
     store: AsyncDatabase[dict[str, Any]], clock: Hand
 ) -> None:
