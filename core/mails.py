@@ -125,6 +125,8 @@ class AccountMails:
         if dedupe is not None and await self._mails.find_one({"dedupe": dedupe}, {"_id": 1}):
             return None
         number = await next_number(self._database, "mails")
+        # Once more: a restore may have begun meanwhile.
+        await self._restore.stand_aside()
         now = self._clock()
         try:
             await self._mails.insert_one(

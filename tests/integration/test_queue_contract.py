@@ -32,6 +32,8 @@ from core.questions import (
     TooManyMailedError,
     TooManyWaitingError,
 )
+from core.restoring import LOOK_SECONDS, RestoreMark, UnfinishedRestoreError
+from core.sequence import next_number
 from core.settings import Settings
 from core.statistics import Spread, Statistics
 from core.suppressions import Suppressions
@@ -454,6 +456,39 @@ async def test_a_process_that_died_holds_a_student_up_for_seconds(
     # Taken before the clock was put back.
     asked = await ask_at_once(clock.now + timedelta(hours=1))
     await asyncio.wait_for(asked, 5)
+
+
+async def test_nothing_is_stored_by_who_waited_while_a_restore_began(
+    queue: QuestionQueue,
+    store: AsyncDatabase[dict[str, Any]],
+    clock: Hand,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mails, mark, is_waiting = AccountMails(store), RestoreMark(store), asyncio.Event()
+    await mails.create_indexes()
+
+    async def slow_number(*about: Any) -> int:
+        is_waiting.set()
+        await asyncio.sleep(1.5 * LOOK_SECONDS)
+        return await next_number(*about)
+
+    monkeypatch.setattr("core.mails.next_number", slow_number)
+    async with turn(store, "user:1", clock):
+        asked = asyncio.create_task(
+            queue.enqueue(input="¿?", email="a@uni.test", user_id=1, most_waiting=9)
+        )
+        mailed = asyncio.create_task(
+            mails.enqueue(MailKind.CONFIRMATION, email="a@uni.test", language="es", values={})
+        )
+        await is_waiting.wait()
+        await asyncio.sleep(LOOK_SECONDS / 4)
+        await mark.set()
+        await asyncio.sleep(1.5 * LOOK_SECONDS)
+    for adding in (asked, mailed):
+        with pytest.raises(UnfinishedRestoreError):
+            await adding
+    assert await store["prompts"].find_one({}) is None
+    assert await store["mails"].find_one({}) is None
 
 
 async def test_place_counts_the_unanswered_questions_before_it(
