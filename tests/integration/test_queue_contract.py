@@ -418,6 +418,40 @@ async def test_turn_that_came_too_late_is_taken_anew(
         assert held["until"] == milliseconds(last + timedelta(seconds=LEASE_SECONDS))
 
 
+@pytest.mark.parametrize("slow", [1, 2], ids=["before", "while"])
+async def test_first_turn_that_came_too_late_is_taken_anew(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand, slow: int
+) -> None:
+    """Its server is slow before, or while, it makes the turn's document."""
+    last = clock.now + timedelta(seconds=2 * LEASE_SECONDS)
+    moments = iter([clock.now] * slow)
+    async with turn(store, "user:1", lambda: next(moments, last)):
+        held = await store["turns"].find_one({"_id": "user:1"})
+        assert held is not None
+        assert held["until"] == milliseconds(last + timedelta(seconds=LEASE_SECONDS))
+
+
+async def test_turn_that_is_deleted_is_the_next_ones(store: AsyncDatabase[dict[str, Any]]) -> None:
+    """As when its student is forgotten while others wait in his name."""
+    entered, is_waiting = asyncio.Event(), asyncio.Event()
+
+    def clock() -> datetime:
+        is_waiting.set()
+        return system_clock()
+
+    async def enter() -> None:
+        async with turn(store, "user:1", clock):
+            entered.set()
+
+    async with turn(store, "user:1", system_clock):
+        waiting = asyncio.create_task(enter())
+        await is_waiting.wait()
+        await asyncio.sleep(0.3)
+        assert not entered.is_set()
+        await store["turns"].delete_one({"_id": "user:1"})
+        await asyncio.wait_for(waiting, 3)
+
+
 async def test_many_at_once_have_their_turns_one_after_another(
     store: AsyncDatabase[dict[str, Any]],
 ) -> None:
