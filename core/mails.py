@@ -97,6 +97,10 @@ class AccountMails:
             await self._mails.update_one(
                 {"_id": mail["_id"]}, {"$set": {"dedupe": str(uuid.uuid4())}}
             )
+        # Of before there was this number: it is what their retention ends by.
+        async for mail in self._mails.find({"date_ms": None}, {"date": 1}):
+            moment = milliseconds(as_datetime(mail["date"]))
+            await self._mails.update_one({"_id": mail["_id"]}, {"$set": {"date_ms": moment}})
         await self._mails.create_index([("dedupe", 1)], name="dedupe", unique=True)
         await self._mails.create_index([("email", 1), ("number", 1)], name="recipient")
         # For the figures of core.statistics.
@@ -125,6 +129,8 @@ class AccountMails:
         if dedupe is not None and await self._mails.find_one({"dedupe": dedupe}, {"_id": 1}):
             return None
         number = await next_number(self._database, "mails")
+        # Once more: a restore may have begun meanwhile.
+        await self._restore.stand_aside()
         now = self._clock()
         try:
             await self._mails.insert_one(

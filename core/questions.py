@@ -447,6 +447,8 @@ class QuestionQueue:
 
     async def _store(self, asked: Document) -> Enqueued:
         number = await next_number(self._database, "prompts")
+        # Once more: a restore may have begun while this waited for its turn.
+        await self._restore.stand_aside()
         now = self._clock()
         document: Document = {
             **asked,

@@ -10,7 +10,8 @@ from core.clock import system_clock
 
 NOTICE_SECONDS = 2.0
 """After so long everybody has seen the mark who works on the queue."""
-_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+"""So often it is looked for. What is added right after a look has the rest of the notice."""
 
 
 class UnfinishedRestoreError(PyMongoError):
@@ -52,7 +53,7 @@ class RestoreMark:
         now = time.monotonic()
         if now >= self._next_look:
             await self.refuse()
-            self._next_look = now + _LOOK_SECONDS
+            self._next_look = now + LOOK_SECONDS
 
     async def set(self) -> None:
         """A restore begins."""

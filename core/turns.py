@@ -28,12 +28,13 @@ async def turn(
 ) -> AsyncIterator[None]:
     """Wait for the turn of this name, and hold it meanwhile.
 
+    Who holds it for longer than its lease is not stopped: the next one comes beside.
+
     Raises:
         pymongo.errors.PyMongoError: the server is away, or others had the turn for too long.
     """
     turns, holder = database["turns"], uuid.uuid4().hex
     deadline = time.monotonic() + WAIT_SECONDS
-    is_first = True
     free: dict[str, Any] | None = None
     free_since = 0.0
     while True:
@@ -51,15 +52,15 @@ async def turn(
             },
             {"$set": {"until": end, "holder": holder}},
         )
-        if taken is not None and milliseconds(clock()) < end:
-            break  # Not one that took so long on its way that it has ended.
-        if is_first:
+        is_taken, seen = taken is not None, None
+        if not is_taken and (seen := await turns.find_one({"_id": name})) is None:
             # Not an upsert: two at the same time fail or return nothing on some servers.
-            is_first = False
+            end = milliseconds(clock()) + int(LEASE_SECONDS * 1000)
             with contextlib.suppress(DuplicateKeyError):
                 await turns.insert_one({"_id": name, "until": end, "holder": holder})
-                break
-        seen = await turns.find_one({"_id": name})
+                is_taken = True
+        if is_taken and milliseconds(clock()) < end:
+            break  # Not one that took so long on its way that it has ended.
         if seen is None or seen["until"] > now:
             free = None
         elif seen != free:

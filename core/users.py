@@ -80,6 +80,8 @@ class User(Base):
     """A student or a member of staff."""
 
     __tablename__ = "users"
+    # No id is given twice: what was stored late for a deleted account is nobody's.
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(_exact(254))

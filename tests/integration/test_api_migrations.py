@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -15,7 +16,7 @@ from sqlalchemy import create_engine, event, inspect
 from api.limits import METADATA
 from api.migrations import alembic_config, migrate
 from core.settings import Settings
-from core.users import Base, UserRepository, create_user_engine
+from core.users import Base, EmailTakenError, UserRepository, create_user_engine
 
 
 def _settings(folder: Path) -> Settings:
@@ -73,6 +74,40 @@ def test_interrupted_migration_leaves_nothing_half_done(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_accounts_and_rules_stay_when_the_table_is_rebuilt(tmp_path: Path) -> None:
+    engine = create_user_engine(_settings(tmp_path))
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+    users = UserRepository(engine)
+    for name in ("ana", "eva", "leo"):
+        users.register(email=f"{name}@uni.test", username=name, password="tres gatos")
+    users.delete(1)
+    users.confirm(2, "eva@uni.test")
+    select_all = "SELECT * FROM users ORDER BY id"
+    with engine.connect() as connection:
+        before = connection.exec_driver_sql(select_all).mappings().all()
+
+    def interrupt(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "RENAME TO" in statement:
+            raise InterruptedError
+
+    event.listen(engine, "before_cursor_execute", interrupt)
+    with pytest.raises(InterruptedError):
+        migrate(engine)
+    event.remove(engine, "before_cursor_execute", interrupt)
+    for _ in range(2):
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql(select_all).mappings().all() == before
+        migrate(engine)
+    with pytest.raises(EmailTakenError):
+        users.register(email="eva@uni.test", username="eva2", password="tres gatos")
+    users.delete(3)
+    assert users.register(email="i@uni.test", username="i", password="tres gatos").id == 4
+    engine.dispose()
+
+
 def test_mysql_compares_names_exactly() -> None:
     sql = io.StringIO()
     context = MigrationContext.configure(
@@ -85,3 +120,4 @@ def test_mysql_compares_names_exactly() -> None:
     for column in ("email_normal VARCHAR(254)", "username_normal VARCHAR(50)"):
         assert f"{column} COLLATE utf8mb4_bin" in created
     assert "UNIQUE (email_normal)" in created
+    assert "_alembic_tmp" not in created, "only SQLite's table is rebuilt"

@@ -128,7 +128,7 @@ async def test_everything_well_is_tried_the_way_it_is_used_and_said_so(
     is_server = users_url.startswith("mysql")
     assert ("the users' database" in results["Clock"]) == is_server
     assert "the queue, the API, Ollama" in results["Clock"]
-    assert results["Users' database"] == "ok   it stores and deletes; revision: 0003; accounts: 0."
+    assert results["Users' database"] == "ok   it stores and deletes; revision: 0004; accounts: 0."
     assert results["Queue"] == "ok   it stores and deletes; questions: 0."
     assert "tokens counted: " in results["Language model"]
     assert "384 dimensions" in results["Embeddings"]
@@ -147,7 +147,7 @@ async def test_everything_well_is_tried_the_way_it_is_used_and_said_so(
     ("revision", "sentence"),
     [
         (None, "has no tables yet"),
-        ("0001", "at revision 0001 and this version needs 0003: .* restart it"),
+        ("0001", "at revision 0001 and this version needs 0004: .* restart it"),
         ("9999", r"of a newer version \(revision 9999"),
     ],
 )

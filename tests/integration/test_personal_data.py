@@ -615,6 +615,25 @@ async def test_retention_ends_only_what_is_old_and_done(server: AsyncDatabase[Do
     assert (last.questions, last.mails) == (2, 1)
 
 
+async def test_mails_of_the_first_version_end_too(server: AsyncDatabase[Document]) -> None:
+    mails = AccountMails(server)
+    await mails.create_indexes()
+    for number, days in ((1, 31), (2, 29)):
+        await mails.enqueue(
+            MailKind.CONFIRMATION, email="ana@uni.test", language="es", values={"url": "x"}
+        )
+        claim = await mails.claim()
+        assert claim is not None
+        assert await mails.mark_sent(claim.id, claim.mail_claims)
+        await age(server, number, days)
+    await server["mails"].update_many({}, {"$unset": {"date_ms": ""}})
+    await mails.create_indexes()
+    done = await Retention(server, 30).run_if_due()
+    assert done is not None
+    assert done.mails == 1
+    assert {m["_id"] async for m in server["mails"].find({}, {"_id": 1})} == {2}
+
+
 async def test_only_one_of_several_mailers_keeps_the_retention(
     server: AsyncDatabase[Document],
 ) -> None:

@@ -32,6 +32,8 @@ from core.questions import (
     TooManyMailedError,
     TooManyWaitingError,
 )
+from core.restoring import LOOK_SECONDS, RestoreMark, UnfinishedRestoreError
+from core.sequence import next_number
 from core.settings import Settings
 from core.statistics import Spread, Statistics
 from core.suppressions import Suppressions
@@ -416,6 +418,40 @@ async def test_turn_that_came_too_late_is_taken_anew(
         assert held["until"] == milliseconds(last + timedelta(seconds=LEASE_SECONDS))
 
 
+@pytest.mark.parametrize("slow", [1, 2], ids=["before", "while"])
+async def test_first_turn_that_came_too_late_is_taken_anew(
+    store: AsyncDatabase[dict[str, Any]], clock: Hand, slow: int
+) -> None:
+    """Its server is slow before, or while, it makes the turn's document."""
+    last = clock.now + timedelta(seconds=2 * LEASE_SECONDS)
+    moments = iter([clock.now] * slow)
+    async with turn(store, "user:1", lambda: next(moments, last)):
+        held = await store["turns"].find_one({"_id": "user:1"})
+        assert held is not None
+        assert held["until"] == milliseconds(last + timedelta(seconds=LEASE_SECONDS))
+
+
+async def test_turn_that_is_deleted_is_the_next_ones(store: AsyncDatabase[dict[str, Any]]) -> None:
+    """As when its student is forgotten while others wait in his name."""
+    entered, is_waiting = asyncio.Event(), asyncio.Event()
+
+    def clock() -> datetime:
+        is_waiting.set()
+        return system_clock()
+
+    async def enter() -> None:
+        async with turn(store, "user:1", clock):
+            entered.set()
+
+    async with turn(store, "user:1", system_clock):
+        waiting = asyncio.create_task(enter())
+        await is_waiting.wait()
+        await asyncio.sleep(0.3)
+        assert not entered.is_set()
+        await store["turns"].delete_one({"_id": "user:1"})
+        await asyncio.wait_for(waiting, 3)
+
+
 async def test_many_at_once_have_their_turns_one_after_another(
     store: AsyncDatabase[dict[str, Any]],
 ) -> None:
@@ -454,6 +490,39 @@ async def test_a_process_that_died_holds_a_student_up_for_seconds(
     # Taken before the clock was put back.
     asked = await ask_at_once(clock.now + timedelta(hours=1))
     await asyncio.wait_for(asked, 5)
+
+
+async def test_nothing_is_stored_by_who_waited_while_a_restore_began(
+    queue: QuestionQueue,
+    store: AsyncDatabase[dict[str, Any]],
+    clock: Hand,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mails, mark, is_waiting = AccountMails(store), RestoreMark(store), asyncio.Event()
+    await mails.create_indexes()
+
+    async def slow_number(*about: Any) -> int:
+        is_waiting.set()
+        await asyncio.sleep(1.5 * LOOK_SECONDS)
+        return await next_number(*about)
+
+    monkeypatch.setattr("core.mails.next_number", slow_number)
+    async with turn(store, "user:1", clock):
+        asked = asyncio.create_task(
+            queue.enqueue(input="¿?", email="a@uni.test", user_id=1, most_waiting=9)
+        )
+        mailed = asyncio.create_task(
+            mails.enqueue(MailKind.CONFIRMATION, email="a@uni.test", language="es", values={})
+        )
+        await is_waiting.wait()
+        await asyncio.sleep(LOOK_SECONDS / 4)
+        await mark.set()
+        await asyncio.sleep(1.5 * LOOK_SECONDS)
+    for adding in (asked, mailed):
+        with pytest.raises(UnfinishedRestoreError):
+            await adding
+    assert await store["prompts"].find_one({}) is None
+    assert await store["mails"].find_one({}) is None
 
 
 async def test_place_counts_the_unanswered_questions_before_it(

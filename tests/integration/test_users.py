@@ -236,6 +236,12 @@ def test_new_account_does_not_take_the_tokens_of_a_lost_one(users: UserRepositor
     assert len(set(versions)) == 3
 
 
+def test_id_of_a_deleted_account_is_not_given_again(users: UserRepository, ana: User) -> None:
+    """What a request under way stores for a forgotten student belongs to nobody."""
+    users.delete(ana.id)
+    assert users.register(email="eva@uni.test", username="eva", password=PASSWORD).id > ana.id
+
+
 def test_hash_with_old_parameters_is_renewed_at_login(
     users: UserRepository, engine: Engine, ana: User
 ) -> None:
