@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pymongo.errors import PyMongoError
 from rich.console import Console, Group, RenderableType
@@ -48,6 +48,7 @@ _FAULT = {
     Fault.REQUEST_FAILED: "requests failed",
 }
 _FIRST_COLUMN = 20
+_CLOCKS_APART = timedelta(seconds=30)
 _LOW_SHARE = 0.1
 """Of a disk that is free; less is shown in red."""
 
@@ -230,9 +231,9 @@ def _processes(figures: Figures) -> Table:
         table.add_row(
             sign.service,
             escape(visible(sign.name)),
-            f"[red]{age} ago" if silent else f"{age} ago",
+            f"[red]{age} ago" if silent and not sign.is_elsewhere else f"{age} ago",
             f"{sign.started.astimezone():%m-%d %H:%M}",
-            _remark(sign, silent=silent),
+            _remark(sign, now),
         )
     present = {sign.service for sign in figures.counts.processes}
     for service in ("api", "mailer", "worker"):
@@ -241,9 +242,11 @@ def _processes(figures: Figures) -> Table:
     return table
 
 
-def _remark(sign: Sign, *, silent: bool) -> str:
-    if silent:
-        return "[red]silent"
+def _remark(sign: Sign, now: datetime) -> str:
+    if sign.is_silent(now):
+        return "[yellow]silent or off" if sign.is_elsewhere else "[red]silent"
+    if sign.seen - now > _CLOCKS_APART:
+        return "[red]clock is ahead"
     if sign.mail_closed:
         return f"[red]no mail since {sign.mail_closed.astimezone():%H:%M}"
     return ""

@@ -8,8 +8,13 @@ from typing import Any
 import pymongo.lock
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import OperationFailure
 
 from core.settings import Settings
+
+
+class CannotWriteError(OperationFailure):
+    """Nothing can be written just now, whatever it is: others come first, or the disk is full."""
 
 
 async def _wait_for(coroutine: Coroutine[Any, Any, bool], seconds: float | None) -> bool:

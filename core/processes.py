@@ -55,8 +55,13 @@ class Sign:
     disks: tuple[Disk, ...] = ()
     mail_closed: datetime | None = None
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is a worker that only asks the API: it may be switched off at any moment."""
+        return not self.version
+
     def is_silent(self, now: datetime) -> bool:
-        """Whether three of its signs are overdue, and a little."""
+        """Whether three of its signs are overdue, and a little; by its own clock and ours."""
         return (now - self.seen).total_seconds() > 3 * self.pause + 5
 
 

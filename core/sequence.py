@@ -5,7 +5,9 @@ from typing import Any
 
 from pymongo import ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError
+
+from core.mongo import CannotWriteError
 
 _TRIES = 5
 
@@ -31,4 +33,4 @@ async def next_number(database: AsyncDatabase[dict[str, Any]], collection: str) 
         with contextlib.suppress(DuplicateKeyError):
             await counters.insert_one({"_id": collection, "value": last["number"] if last else 0})
     # One of the servers hides it in this way that its disk is full.
-    raise OperationFailure(f"the counter of {collection} is there and cannot be changed")
+    raise CannotWriteError(f"the counter of {collection} is there and cannot be changed")

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from core.clock import Clock, milliseconds
+from core.mongo import CannotWriteError
 
 LEASE_SECONDS = 5.0
 """After this long the turn is the next one's: who has it is dead, or its server is."""
@@ -67,9 +68,9 @@ async def turn(
             free, free_since = seen, time.monotonic()
         elif time.monotonic() > free_since + _REFUSED_SECONDS:
             # One server says of a full disk only that nothing was changed.
-            raise OperationFailure("a turn that is free cannot be taken")
+            raise CannotWriteError("a turn that is free cannot be taken")
         if time.monotonic() > deadline:
-            raise OperationFailure(f"others have held the turn for {WAIT_SECONDS:.0f} seconds")
+            raise CannotWriteError(f"others have held the turn for {WAIT_SECONDS:.0f} seconds")
         await asyncio.sleep(random.uniform(0.005, 0.025))  # noqa: S311  # nosec B311  # no secret
     try:
         yield

@@ -24,6 +24,7 @@ from core import metrics
 from core.clock import Clock, system_clock
 from core.domains import is_within, spellings
 from core.mails import AccountMail, AccountMails, MailKind
+from core.mongo import CannotWriteError
 from core.questions import (
     LONGEST_QUESTION,
     IdempotencyConflictError,
@@ -581,7 +582,7 @@ class Inbox:
             return is_ours
 
     def _is_own_fault(self, error: Exception, uid: int) -> bool:
-        if isinstance(error, OperationFailure):
+        if isinstance(error, OperationFailure) and not isinstance(error, CannotWriteError):
             last, times = self._refused
             self._refused = (uid, times + 1 if last == uid else 1)
             return self._refused[1] >= _REFUSALS

@@ -990,6 +990,34 @@ async def test_mail_that_mongodb_refuses_each_time_is_set_aside_and_named(
     assert [r"\Seen" in flags for flags in department.mail.flags(COURSE)] == [False, True, True]
 
 
+async def test_mail_is_not_given_up_where_others_have_the_turn_again_and_again(
+    department: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = department.student()
+    enqueue, tried = department.queue.enqueue, 0
+    monkeypatch.setattr("core.turns.WAIT_SECONDS", 0.05)
+
+    async def counted(**values: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        # What waits first is another's turn, then a counter that is not written.
+        if tried == 4:
+            await department.database["turns"].delete_one({"_id": f"user:{student.id}"})
+            monkeypatch.setattr("core.sequence._TRIES", 0)
+        if tried == 8:
+            monkeypatch.setattr("core.sequence._TRIES", 5)
+        return await enqueue(**values)
+
+    monkeypatch.setattr(department.queue, "enqueue", counted)
+    held = {"_id": f"user:{student.id}", "until": 1000 * int(time.time() + 30), "holder": "x"}
+    await department.database["turns"].insert_one(held)
+    department.append(a_mail("CONSULTA", "¿Una?"))
+    async with department.inbox():
+        await department.look_at(1)
+    assert [question.input for question in await department.questions()] == ["¿Una?"]
+    assert tried == 8
+
+
 async def test_mail_is_not_given_up_where_mongodb_refuses_everything(
     department: Department, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,8 +212,9 @@ def _assert_rules_can_fire(pages: list[list[tuple[str, dict[str, str], float]]])
                 assert values, f"{rule['alert']}: {name} has no {label}"
                 if label == "status":
                     continue  # It comes with the first such reply.
-                for word in wanted.split("|") if operator == "=~" else [wanted]:
-                    assert word in values, f"{rule['alert']}: no {name} has {label}={word}"
+                for word in wanted.split("|") if operator == "=~" else [re.escape(wanted)]:
+                    fits = any(re.fullmatch(word, value) for value in values)
+                    assert fits, f"{rule['alert']}: no {name} has {label}={word}"
 
 
 def _status(uni: Department, *options: str) -> str:

@@ -1,6 +1,7 @@
 """What ``consulta status`` shows, in the smallest terminal that people use."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
@@ -74,6 +75,19 @@ def test_most_urgent_stands_first() -> None:
     text = "\n".join(shown(troubled()))
     order = ["Questions", "has waited 3.0 h", "Processes", "E-mails", "Disks", "newest answers"]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+
+
+def test_worker_elsewhere_may_be_off_and_a_clock_that_is_ahead_is_named() -> None:
+    figures = troubled()
+    off = replace(sign("worker", 4_000), name="lab-3", version="")
+    counts = replace(figures.counts, processes=(off, sign("mailer", 4_000), sign("api", -600)))
+    worker, mailer, api = (
+        next(line for line in shown(replace(figures, counts=counts)) if line.startswith(service))
+        for service in ("worker", "mailer", "api")
+    )
+    assert worker.split("  ")[-1].strip() == "silent or off"
+    assert mailer.split()[-1] == "silent"
+    assert "clock is ahead" in api
 
 
 def test_no_column_of_numbers_is_cut() -> None:
