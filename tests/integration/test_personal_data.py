@@ -479,6 +479,20 @@ async def test_export_to_a_file_is_for_its_owner(small: Stores) -> None:
     assert small("users", "export", "ana", "--output", str(file)).returncode == 0
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads(file.read_text())["account"]["username"] == "ana"
+    for words in (("users", "export", "ana"), ("export", "--personal-data")):
+        file.write_text("x" * 10_000)
+        file.chmod(0o644)
+        assert small(*words, "--output", str(file)).returncode == 0
+        assert file.stat().st_mode & 0o777 == 0o600, "also where it was there"
+        assert "x" * 100 not in file.read_text()
+    pipe = small.department.folder / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert small("users", "export", "ana", "--output", str(pipe)).returncode == 0
+    assert b'"username": "ana"' in os.read(reader, 10_000)
+    os.close(reader)
+    assert pipe.stat().st_mode & 0o777 == 0o644, "only files are the program's own"
     refused = small("users", "export", "ana", "--output", str(file / "x"))
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1
