@@ -1,8 +1,12 @@
-"""Questions and answers as JSON lines, for training a model."""
+"""Questions and answers as JSON lines, for training a model; files that only their owner reads."""
 
 import json
+import os
+import stat
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
 
 from core.forgetting import masked
 from core.questions import Outcome, Question
@@ -38,3 +42,21 @@ async def jsonl(
         else:
             row |= {name: masked(str(row[name])) for name in ("question", "answer")}
         yield json.dumps(row, ensure_ascii=False)
+
+
+def open_private(file: Path) -> TextIO:
+    """Open a file for personal data, empty, also where it was there and others could read it.
+
+    Raises:
+        OSError: it cannot be written, is a link, or is somebody else's.
+    """
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    stream = os.fdopen(descriptor, "w", encoding="utf-8")
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):  # Not a device or a pipe, which is for others.
+        try:
+            os.fchmod(descriptor, 0o600)
+            stream.truncate()
+        except OSError:
+            stream.close()
+            raise
+    return stream

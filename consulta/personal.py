@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import email
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 from sqlalchemy import Engine
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.limits import Limits
 from api.migrations import migrate
 from consulta.accounts import AccountError, away
+from consulta.export import open_private
 from consulta.student import remove_student
 from core.domains import spellings
 from core.forgetting import Forgotten, Person, PersonalData
@@ -77,7 +77,7 @@ async def export(settings: Settings, data: Path, identifier: str, output: Path |
         ],
     }
     with contextlib.ExitStack() as closing:
-        stream = closing.enter_context(_private(output)) if output else sys.stdout
+        stream = closing.enter_context(open_private(output)) if output else sys.stdout
         json.dump(whole, stream, ensure_ascii=False, indent=2, default=str)
         stream.write("\n")
         stream.flush()
@@ -170,11 +170,6 @@ def _shown(user: User) -> dict[str, Any]:
         **{name: getattr(user, name) for name in _SHOWN},
         **{name: value and value.isoformat() for name, value in moments.items()},
     }
-
-
-def _private(file: Path) -> TextIO:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    return os.fdopen(descriptor, "w", encoding="utf-8")
 
 
 def _mails_in(data: Path, person: Person) -> list[Path]:

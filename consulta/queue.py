@@ -4,7 +4,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from consulta.export import jsonl
+from consulta.export import jsonl, open_private
 from consulta.services import stores
 from core.settings import Settings
 
@@ -28,7 +28,10 @@ async def export_questions(settings: Settings, output: Path | None, *, personal_
     async with contextlib.AsyncExitStack() as closing:
         opened = await closing.enter_async_context(stores(settings))
         await opened.restoring.refuse()
-        stream = closing.enter_context(output.open("w", encoding="utf-8")) if output else sys.stdout
+        stream = sys.stdout
+        if output is not None:
+            file = open_private(output) if personal_data else output.open("w", encoding="utf-8")
+            stream = closing.enter_context(file)
         async for line in jsonl(opened.queue.all(), personal_data=personal_data):
             stream.write(f"{line}\n")
             count += 1

@@ -33,7 +33,8 @@ _SECRETS = ("password", "url")
 
 # What people write about themselves into a question: addresses, telephone and identity numbers.
 _PERSONAL = re.compile(
-    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    # As long as a local part may be: a run without an end would be tried from each place in it.
+    r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"
     # 612345678, 612 345 678, 612 34 56 78, 91 234 56 78, each with or without a country's code;
     # not the digits of a decimal number.
     r"|(?<![\w.,])(?:\+\d{1,3}[ .-]?)?"
@@ -250,37 +251,42 @@ class PersonalData:
 
     async def _detach(self, number: int, identifiers: tuple[str, ...], **condition: Any) -> bool:
         """Keep a question and its answer without the person; False where it is not there."""
-        document = await self._prompts.find_one({"_id": number, **condition})
-        if document is None:
-            return False
-        changes: Document = {
-            "email": "",
-            "user_id": 0,
-            # The request or the e-mail that it came by: neither is a repetition any more.
-            "dedupe": str(uuid.uuid4()),
-            "thread": None,
-            "follows": None,
-            # It may quote the address.
-            "mail_error": None,
-            "mail_due": NEVER,
-            "mail_in_doubt": False,
-        }
-        if error := document.get("error"):
-            # What follows the kind of error may quote what was asked.
-            changes["error"] = masked(error.partition(":")[0], *identifiers)
-        for name in ("input", "output"):
-            if isinstance(text := document.get(name), str):
-                changes[name] = masked(text, *identifiers)
-        if earlier := document.get("earlier"):
-            changes["earlier"] = {
-                name: masked(text, *identifiers) for name, text in earlier.items()
-            }
-        if document.get("status") is None:
-            changes |= {"status": str(MailStatus.WITHDRAWN), "mail_error": UNSENT}
-        result = await self._prompts.update_one(
-            {"_id": number, **condition}, {"$set": changes, "$inc": {"mail_claims": 1}}
-        )
-        return result.matched_count == 1
+        while document := await self._prompts.find_one({"_id": number, **condition}):
+            changes = _without_person(document, identifiers)
+            result = await self._prompts.update_one(
+                # Not one that was sent, or came back, meanwhile: it is read again.
+                {"_id": number, "status": document.get("status"), **condition},
+                {"$set": changes, "$inc": {"mail_claims": 1}},
+            )
+            if result.matched_count:
+                return True
+        return False
+
+
+def _without_person(document: Document, identifiers: tuple[str, ...]) -> Document:
+    changes: Document = {
+        "email": "",
+        "user_id": 0,
+        # The request or the e-mail that it came by: neither is a repetition any more.
+        "dedupe": str(uuid.uuid4()),
+        "thread": None,
+        "follows": None,
+        # It may quote the address.
+        "mail_error": None,
+        "mail_due": NEVER,
+        "mail_in_doubt": False,
+    }
+    if error := document.get("error"):
+        # What follows the kind of error may quote what was asked.
+        changes["error"] = masked(error.partition(":")[0], *identifiers)
+    for name in ("input", "output"):
+        if isinstance(text := document.get(name), str):
+            changes[name] = masked(text, *identifiers)
+    if earlier := document.get("earlier"):
+        changes["earlier"] = {name: masked(text, *identifiers) for name, text in earlier.items()}
+    if document.get("status") is None:
+        changes |= {"status": str(MailStatus.WITHDRAWN), "mail_error": UNSENT}
+    return changes
 
 
 @dataclass(frozen=True, slots=True)

@@ -479,6 +479,20 @@ async def test_export_to_a_file_is_for_its_owner(small: Stores) -> None:
     assert small("users", "export", "ana", "--output", str(file)).returncode == 0
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads(file.read_text())["account"]["username"] == "ana"
+    for words in (("users", "export", "ana"), ("export", "--personal-data")):
+        file.write_text("x" * 10_000)
+        file.chmod(0o644)
+        assert small(*words, "--output", str(file)).returncode == 0
+        assert file.stat().st_mode & 0o777 == 0o600, "also where it was there"
+        assert "x" * 100 not in file.read_text()
+    pipe = small.department.folder / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert small("users", "export", "ana", "--output", str(pipe)).returncode == 0
+    assert b'"username": "ana"' in os.read(reader, 10_000)
+    os.close(reader)
+    assert pipe.stat().st_mode & 0o777 == 0o644, "only files are the program's own"
     refused = small("users", "export", "ana", "--output", str(file / "x"))
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1
@@ -497,6 +511,19 @@ async def test_export_to_a_file_is_for_its_owner(small: Stores) -> None:
 )
 def test_names_are_masked_as_whole_words(text: str, expected: str) -> None:
     assert masked(text, "ana.lopez@uni.test", "ana_99") == expected
+
+
+@pytest.mark.parametrize("run", ["a", "a.b", "@", "a@", "1", "1.2 ", "a@b."])
+def test_masking_takes_a_time_in_proportion_to_the_text(run: str) -> None:
+    def seconds(length: int) -> float:
+        text, times = (run * length)[:length], []
+        for _ in range(3):
+            start = time.process_time()
+            masked(text, "ana.lopez@uni.test", "ana_99")
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(32_000) < 10 * seconds(8_000), "four times is in proportion, 16 is the square"
 
 
 # Retention.
@@ -553,6 +580,37 @@ async def test_whoever_works_for_a_forgotten_person_brings_nothing_back(
     left = [document async for document in server["prompts"].find({})]
     assert "ana" not in repr(left)
     assert await server["mails"].find_one({}) is None
+
+
+async def test_answer_that_is_sent_while_its_student_is_forgotten_stays_sent(
+    server: AsyncDatabase[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, personal = QuestionQueue(server), PersonalData(server)
+    await queue.create_indexes()
+    for _ in range(2):
+        await queue.enqueue(input="¿Qué?", email="ana@uni.test", user_id=1)
+        await answer_next(queue)
+    # As a document that was made by hand.
+    await server["prompts"].update_one({"_id": 2}, {"$unset": {"status": ""}})
+    claim = await queue.claim_answered()
+    assert claim is not None
+    read = personal._prompts.find_one
+
+    async def sent_meanwhile(*about: Any) -> Document | None:
+        found = await read(*about)
+        await queue.mark_sent(1, claim.mail_claims)
+        return found
+
+    monkeypatch.setattr(personal._prompts, "find_one", sent_meanwhile)
+    done = await asyncio.wait_for(personal.forget(Person(("ana@uni.test",), 1)), 20)
+    assert done.kept == 2
+    for number, state, error in (
+        (1, QuestionState.SENT, None),
+        (2, QuestionState.UNDELIVERABLE, UNSENT),
+    ):
+        kept = await queue.one(number)
+        assert kept is not None
+        assert (kept.state, kept.email, kept.error) == (state, "", error)
 
 
 async def age(database: AsyncDatabase[Document], number: int, days: float) -> None:
