@@ -30,6 +30,8 @@ class IndexCache:
     def __init__(self, path: Path) -> None:
         try:
             self._database = self._open(path)
+        except sqlite3.OperationalError:
+            raise  # The disk is full or read-only, and the file is good.
         except sqlite3.DatabaseError:
             path.unlink(missing_ok=True)
             self._database = self._open(path)

@@ -21,6 +21,7 @@ import chromadb
 import numpy as np
 from bm25s.tokenization import Tokenized
 from chromadb.config import Settings as ChromaSettings
+from chromadb.errors import ChromaError
 from numpy.typing import NDArray
 
 from rag_worker.cache import Vectors
@@ -212,11 +213,18 @@ def publish_generation(
 
     Returns:
         Its name.
+
+    Raises:
+        OSError: it cannot be written.
     """
     name = uuid.uuid4().hex
     folder = _folder(location, name)
+    _remove_unfinished(location)
     folder.mkdir(parents=True)
-    _write_chroma(folder, passages, vectors)
+    try:
+        _write_chroma(folder, passages, vectors)
+    except ChromaError as error:
+        raise OSError(str(error)) from error
     np.savez(folder / _BACKGROUND, **background)  # type: ignore[arg-type]
     write_manifest(location, name, manifest)
     previous = current_name(location)
@@ -246,6 +254,13 @@ def _replace(path: Path, text: str) -> None:
 def _remove_old(location: Path, keep: tuple[str | None, ...]) -> None:
     for folder in (location / _GENERATIONS).iterdir():
         if folder.name not in keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unfinished(location: Path) -> None:
+    """What was killed, or found the disk full, leaves no manifest. It is tried again for ever."""
+    for folder in (location / _GENERATIONS).glob("*"):
+        if not (folder / _MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 

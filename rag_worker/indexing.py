@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -167,7 +168,7 @@ def index_documents(
             embedder = functools.cache(lambda: embeddings(settings))
             run = _Indexing(settings, folder, location, cache, progress or _silent, embedder)
             return run.run()
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise IndexingError(f"The index in {location} cannot be written: {error}.") from error
 
 

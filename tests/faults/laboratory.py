@@ -7,10 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from email.message import EmailMessage
 from pathlib import Path
@@ -100,6 +101,8 @@ class Laboratory(Department):
     accepted: list[int] = field(default_factory=list)
     restarts: int = 0
     """How often a service had to be started again."""
+    network_address: str = "127.0.0.1"
+    """From where the student asks, as it seems to an API that trusts the proxy 127.0.0.1."""
 
     _started_with: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
 
@@ -108,6 +111,10 @@ class Laboratory(Department):
         service = service or name.partition("-")[0]
         self._started_with[name] = service, environment
         super().start(name, service, **environment)
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """The service's, or the queue's database's, as ``queue``."""
+        return self.queue.process if name == "queue" else self.processes[name]
 
     def log_in(self, name: str) -> None:
         """Register a student; later questions are theirs."""
@@ -121,7 +128,9 @@ class Laboratory(Department):
         """One request; None when no reply came."""
         try:
             reply = self._client.post(
-                "/questions", json={"input": text}, headers={"Idempotency-Key": key}
+                "/questions",
+                json={"input": text},
+                headers={"Idempotency-Key": key, "X-Forwarded-For": self.network_address},
             )
         except httpx.TransportError:
             return None
@@ -342,16 +351,78 @@ def _libfaketime() -> str:
     return str(found or servers.missing("libfaketime", "apt-get install libfaketime"))
 
 
-@contextmanager
-def killed_at(process: subprocess.Popen[bytes], call: str, occurrence: int) -> Iterator[None]:
-    """Within it, SIGKILL ``process`` as any of its threads enters ``call`` that many times.
+@dataclass(slots=True)
+class Calls:
+    """How many calls a process has begun, in all its threads together, and how many it ended."""
 
-    The kernel delivers the signal as the call begins, so it has no effect. strace counts the
-    calls of each thread from here on.
+    begun: int = 0
+    ended: int = 0
+
+
+@contextmanager
+def killed_at(
+    process: subprocess.Popen[bytes], call: str, occurrence: int, *, held: float = 0.02
+) -> Iterator[Calls]:
+    """Within it, SIGKILL ``process`` as it begins ``call`` that many times, in whichever threads.
+
+    strace counts the calls of each thread by itself. Here it only holds every call back for
+    ``held`` seconds, having written that it begins; who reads that counts, and kills. What the
+    signal meets at its beginning has no effect. Where the reader was late (``ended`` is not less
+    than ``occurrence``), it had.
     """
-    kill = f"--inject={call}:signal=KILL:when={occurrence}"
-    with _strace([process.pid], call, Path(os.devnull), kill):
-        yield
+    calls = Calls()
+    read_end, write_end = os.pipe()
+
+    def count() -> None:
+        lines = b""
+        with os.fdopen(read_end, "rb", buffering=0) as trace:
+            while chunk := trace.read(65536):
+                lines += chunk
+                calls.begun = len(re.findall(rb"(?m)^\d+ +%b\(" % call.encode(), lines))
+                if calls.begun >= occurrence:
+                    process.kill()
+        calls.ended = len(re.findall(rb"(?m)\) += -?\d.*$", lines))
+
+    reader = threading.Thread(target=count)
+    reader.start()
+    try:
+        output = Path(f"/proc/{os.getpid()}/fd/{write_end}")
+        hold = f"--inject={call}:delay_enter={held * 1e6:.0f}"
+        with _strace([process.pid], call, output, hold, "--string-limit=0"):
+            yield calls
+    finally:
+        os.close(write_end)
+        reader.join()
+    if calls.begun >= occurrence:
+        process.wait(10)
+
+
+def killed_at_each(
+    lab: Laboratory, victim: str, call: str, way: Callable[[], None], *, every: int = 1
+) -> int:
+    """Kill ``victim`` at the first such call of one way, then the second, until it lives.
+
+    Args:
+        lab: where it runs.
+        victim: the service's name, or ``queue``.
+        call: which one is counted, as ``write``.
+        way: asks a question, and returns when its answer has been mailed.
+        every: take the first, and each so many calls after it.
+
+    Returns: how often it was killed.
+    """
+    kills, occurrence = 0, 1
+    while True:
+        # What was killed is started, and has done with it, before calls are counted.
+        way()
+        process = lab.process(victim)
+        with killed_at(process, call, occurrence) as calls:
+            way()
+        if calls.begun < occurrence:
+            return kills
+        kills += 1
+        if calls.ended < occurrence:
+            occurrence += every
 
 
 @contextmanager
@@ -390,11 +461,15 @@ def _strace(pids: Sequence[int], calls: str, output: Path, *options: str) -> Ite
     finally:
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=10)
+    # It says so where a call that it holds back is killed.
+    complaint = re.sub(rb".* has delayed wait data set already\n", b"", complaint)
     assert not complaint, complaint.decode(errors="replace")
 
 
 def _is_traced(pid: int) -> bool:
-    try:
-        return "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return True  # It was, and was killed.
+    """Whether all threads are; True for a process that has ended, for it was, and was killed."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            if "\nTracerPid:\t0\n" in (thread / "status").read_text():
+                return False
+    return True

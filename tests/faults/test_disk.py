@@ -64,6 +64,64 @@ def _users_files(lab: Laboratory) -> list[str]:
 _ZENER = "El diodo Zener del montaje de prueba tiene la referencia QX-4711.\n" * 3
 
 
+@pytest.mark.parametrize(("fault", "error"), [("full", "ENOSPC"), ("read-only", "EROFS")])
+def test_index_that_cannot_be_written_stops_no_answer_and_is_written_later(
+    tmp_path: Path, course_index: Path, counted: Count, fault: str, error: str
+) -> None:
+    documents = tmp_path / "documents"
+    shutil.copytree(COURSE, documents)
+    for number in range(2):
+        (documents / f"old-{number}.txt").write_text("Un texto que ya no vale.\n")
+    index = tmp_path / "index"
+    with laboratory(
+        tmp_path, index=course_index, DOCUMENT_LOCATION=str(documents), RESCAN_SECONDS="1"
+    ) as lab:
+        for service in ("api", "worker", "mailer"):
+            lab.start(service)
+        lab.wait_until_ready()
+        lab.log_in("ana")
+        _wait_for_index(lab, 1)
+        cache = (index / "cache.sqlite3").stat().st_ino
+        # Of files only the databases are written so: its cache, and Chroma's.
+        with failing(lab.processes["worker"], "pwrite64,fdatasync,fsync,ftruncate", error, ()):
+            # Nothing is new, so that it is Chroma that cannot write; then its cache cannot.
+            for number in range(2):
+                (documents / f"old-{number}.txt").unlink()
+                _wait_for_failures(lab, number + 1)
+            # Of what cannot be written no more is left with each attempt.
+            unfinished = [
+                folder
+                for folder in (index / "generations").iterdir()
+                if not (folder / "manifest.json").exists()
+            ]
+            lab.ask()
+            (documents / "new.txt").write_text(_ZENER)
+            _wait_for_failures(lab, 3)
+            lab.ask()
+            lab.wait_for_mails()
+        # By itself, a minute after the last attempt.
+        _wait_for_index(lab, 2)
+        lab.ask("¿Qué referencia tiene el diodo Zener del montaje de prueba?")
+        tally = counted(lab.tally(f"disk {fault} for the index", 3))
+        failures = [line for line in lab.log("worker").splitlines() if "indexing_failed" in line]
+        stored = {document["_id"]: document for document in lab.documents()}
+    assert tally == Tally(tally.fault, 3, 3, 3, 3, 0)
+    assert all(f"The index in {index} cannot be written" in line for line in failures)
+    assert (index / "cache.sqlite3").stat().st_ino == cache
+    assert len(unfinished) <= 1
+    assert "QX-4711" in stored[lab.accepted[-1]]["output"]
+
+
+def _wait_for_index(lab: Laboratory, number: int) -> None:
+    eventually(lambda: lab.log("worker").count("indexed") >= number, 180, f"Indexing {number}")
+
+
+def _wait_for_failures(lab: Laboratory, number: int) -> None:
+    eventually(
+        lambda: lab.log("worker").count("indexing_failed") >= number, 180, f"Failure {number}"
+    )
+
+
 def test_file_that_reaches_the_memory_limit_is_named_and_the_rest_is_read(
     tmp_path: Path, course_index: Path, counted: Count
 ) -> None:

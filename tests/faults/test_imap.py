@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.faults.laboratory import Tally, killed_at
+from tests.faults.laboratory import Tally, killed_at_each
 from tests.faults.mailed import COURSE, append, mailed_course, question, wait_until_accepted
 from tests.faults.proxy import Fault, FaultProxy
 from tests.journeys.department import eventually
@@ -42,16 +42,7 @@ def test_mailer_killed_at_each_call_makes_one_question_of_each_mail(
             lab.wait_for_mails()
             eventually(lambda: lab.revive() or _are_seen(mail), 180, "The flag")
 
-        one_way()
-        for occurrence in range(1, 80):
-            process = lab.processes["mailer"]
-            with killed_at(process, call, occurrence):
-                one_way()
-            if process.poll() is None:
-                break
-        else:
-            raise AssertionError("the way of an e-mail has no end")
-        kills = occurrence - 1
+        kills = killed_at_each(lab, "mailer", call, one_way)
         tally = counted(lab.tally(f"mailer killed at each {call} of an e-mail's way", kills))
     assert kills
     assert tally.accepted == len(texts)

@@ -3,9 +3,11 @@
 import itertools
 import json
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 from alembic import command
+from bson import json_util
 from pymongo import MongoClient
+from pymongo.database import Database
 from sqlalchemy import text
 
 from api.migrations import alembic_config
@@ -135,40 +139,72 @@ _FIRST_MAIL: dict[str, Any] = {
 }
 
 
-@pytest.mark.quick
-def test_upgrade_reads_answers_and_mails_what_the_first_version_stored(
-    tmp_path: Path, course_index: Path, counted: Count
+_OLD_INDEXES: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    "prompts": [
+        ("claim", ("due", "date")),
+        ("mine", ("user_id", "number")),
+        ("recent", ("number",)),
+        ("outbox", ("mail_due", "number")),
+    ],
+    "mails": [("outbox", ("mail_due", "number"))],
+}
+"""One of the same name and other fields would be refused. `dedupe`, a unique one, comes besides."""
+
+
+def _first_version(lab: Laboratory, database: Database[dict[str, Any]]) -> None:
+    _first_users(lab.environment["DATABASE_URL"])
+    database["prompts"].insert_many(
+        [
+            _first_answer(1, status="sent", mail_due=NEVER, mail_claims=1),
+            _first_answer(2),
+            _first_question(3),
+            # Its worker was stopped without a word.
+            _first_question(4, held=True, claims=1, abandoned=1, claimed_ms=1, worker="a"),
+        ]
+    )
+    database["mails"].insert_one(_FIRST_MAIL)
+    database["counters"].insert_many([{"_id": "prompts", "value": 4}, {"_id": "mails", "value": 1}])
+    for manifest in (lab.folder / "index").glob("generations/*/manifest.json"):
+        earlier = json.loads(manifest.read_text()) | {"format": 1}
+        manifest.write_text(json.dumps(earlier))
+
+
+def _previous_version(lab: Laboratory, database: Database[dict[str, Any]]) -> None:
+    # What that version's own processes stored, where mailer and worker were killed on the way.
+    stored = json_util.loads(Path(__file__).with_name("previous_version.json").read_text())
+    for name, documents in stored["queue"].items():
+        database[name].insert_many(documents)
+    database["mails"].create_index([("email", 1), ("number", 1)], name="recipient")
+    database["mails"].create_index([("dedupe", 1)], name="dedupe", unique=True)
+    with closing(sqlite3.connect(lab.folder / "users.sqlite")) as users:
+        users.executescript("\n".join(stored["users"]))
+
+
+@pytest.mark.parametrize(
+    ("version", "store", "secret"),
+    [
+        pytest.param("first", _first_version, "provisional-7", marks=pytest.mark.quick),
+        pytest.param("previous", _previous_version, "vUrPjimyu26rPZ", marks=pytest.mark.quick),
+    ],
+)
+def test_upgrade_reads_answers_and_mails_what_an_earlier_version_stored(
+    tmp_path: Path,
+    course_index: Path,
+    counted: Count,
+    version: str,
+    store: Callable[[Laboratory, Database[dict[str, Any]]], None],
+    secret: str,
 ) -> None:
     with laboratory(tmp_path, index=course_index) as lab:
-        _first_users(lab.environment["DATABASE_URL"])
         with MongoClient[dict[str, Any]](lab.queue_url, w=1, journal=True) as client:
             database = client["consulta"]
-            prompts, mails = database["prompts"], database["mails"]
-            # Its indexes, too: an index of the same name and other fields would be refused.
-            prompts.create_index([("due", 1), ("date", 1)], name="claim")
-            prompts.create_index([("user_id", 1), ("number", 1)], name="mine")
-            prompts.create_index([("number", 1)], name="recent")
-            prompts.create_index([("dedupe", 1)], name="dedupe", unique=True)
-            for collection in (prompts, mails):
-                collection.create_index([("mail_due", 1), ("number", 1)], name="outbox")
-            prompts.insert_many(
-                [
-                    _first_answer(1, status="sent", mail_due=NEVER, mail_claims=1),
-                    _first_answer(2),
-                    _first_question(3),
-                    # Its worker was stopped without a word.
-                    _first_question(4, held=True, claims=1, abandoned=1, claimed_ms=1, worker="a"),
-                ]
-            )
-            mails.insert_one(_FIRST_MAIL)
-            database["counters"].insert_many(
-                [{"_id": "prompts", "value": 4}, {"_id": "mails", "value": 1}]
-            )
+            database["prompts"].create_index([("dedupe", 1)], name="dedupe", unique=True)
+            for collection, indexes in _OLD_INDEXES.items():
+                for name, fields in indexes:
+                    database[collection].create_index([(one, 1) for one in fields], name=name)
+            store(lab, database)
         # The first one had its e-mail before.
         lab.accepted += [2, 3, 4]
-        for manifest in (tmp_path / "index").glob("generations/*/manifest.json"):
-            earlier = json.loads(manifest.read_text()) | {"format": 1}
-            manifest.write_text(json.dumps(earlier))
         for service in _SERVICES:
             lab.start(service)
         lab.wait_until_ready()
@@ -178,11 +214,11 @@ def test_upgrade_reads_answers_and_mails_what_the_first_version_stored(
             asked = ana.post("/questions", json={"input": "¿Qué es un diodo Zener?"})
             assert asked.status_code == 202
             lab.accepted.append(asked.json()["id"])
-            tally = counted(lab.tally("upgrade from the first version", 1))
+            tally = counted(lab.tally(f"upgrade from the {version} version", 1))
             listed = {row["id"]: row for row in ana.get("/questions").json()["questions"]}
             first = ana.get("/questions/1").json()
             eventually(
-                lambda: any("provisional-7" in str(mail.get_body()) for mail in lab.mails()),
+                lambda: any(secret in str(mail.get_body()) for mail in lab.mails()),
                 180,
                 "The temporary password",
             )
