@@ -24,9 +24,9 @@ _CALLS = {
     "api": {"write": 1, "pwrite64": 1, "fdatasync": 1},
     "worker": {"sendto": 1, "write": 1},
     "mailer": {"sendto": 1, "write": 1},
-    "queue": {"write": 2, "pwrite64": 4, "fdatasync": 1},
+    "queue": {"write": 3, "pwrite64": 6, "fdatasync": 1},
 }
-"""Of which of them it is killed at each, every second, or every fourth.
+"""Of which of them it is killed at each, every third, or every sixth.
 
 The queue's database makes some 70 and 150 of these in one question's way, on which three services
 look for work many times.
@@ -117,7 +117,7 @@ def test_process_killed_at_each_call_loses_nothing(
     call: str,
     every: int,
 ) -> None:
-    which = {1: "each", 2: "every 2nd", 4: "every 4th"}[every]
+    which = {1: "each", 3: "every 3rd", 6: "every 6th"}[every]
     with _course(tmp_path, course_index) as lab:
         kills = killed_at_each(lab, victim, call, lambda: _one_way(lab), every=every)
         tally = counted(lab.tally(f"{victim} killed at {which} {call}", kills))
