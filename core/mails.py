@@ -99,8 +99,9 @@ class AccountMails:
             )
         # Of before there was this number: it is what their retention ends by.
         async for mail in self._mails.find({"date_ms": None}, {"date": 1}):
-            moment = milliseconds(as_datetime(mail["date"]))
-            await self._mails.update_one({"_id": mail["_id"]}, {"$set": {"date_ms": moment}})
+            if date := mail.get("date"):
+                moment = milliseconds(as_datetime(date))
+                await self._mails.update_one({"_id": mail["_id"]}, {"$set": {"date_ms": moment}})
         await self._mails.create_index([("dedupe", 1)], name="dedupe", unique=True)
         await self._mails.create_index([("email", 1), ("number", 1)], name="recipient")
         # For the figures of core.statistics.

@@ -33,6 +33,7 @@ from core.users import (
 )
 from tests.api_client import PASSWORD, log_in, running_app, settings_for
 from tests.api_client import register as register_student
+from tests.journeys.department import eventually
 from tests.servers import MariaDB, mariadb
 
 AWAY = (OperationalError, InterfaceError)
@@ -323,6 +324,15 @@ def test_kill_loses_no_account_that_was_confirmed(
     register(users, "later")
 
 
+def _stands_still(pid: int) -> bool:
+    """Whether every thread has stopped: the signal returns before."""
+    states = [
+        file.read_text().rpartition(")")[2].split()[0]
+        for file in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) == {"T"}
+
+
 def test_server_that_hangs_holds_nobody_for_ever(restarted: MariaDB, database: str) -> None:
     url = restarted.url(database) + "?read_timeout=1&connect_timeout=1"
     for engine in opened(url):
@@ -330,6 +340,7 @@ def test_server_that_hangs_holds_nobody_for_ever(restarted: MariaDB, database: s
         users.ping()
         os.kill(restarted.service.process.pid, signal.SIGSTOP)
         try:
+            eventually(lambda: _stands_still(restarted.service.process.pid), 10, "The server stops")
             started = time.monotonic()
             with pytest.raises(AWAY):
                 users.ping()
