@@ -26,11 +26,19 @@ def _are_seen(mail: MailServer) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["write", "sendto"])
+@pytest.mark.parametrize(
+    ("call", "every", "which"), [("write", 1, "each"), ("sendto", 2, "every 2nd")]
+)
 def test_mailer_killed_at_each_call_makes_one_question_of_each_mail(
-    tmp_path: Path, course_index: Path, counted: Count, mail: MailServer, call: str
+    tmp_path: Path,
+    course_index: Path,
+    counted: Count,
+    mail: MailServer,
+    call: str,
+    every: int,
+    which: str,
 ) -> None:
-    # Of TLS come the calls of `write`, of MongoDB and SMTP those of `sendto`.
+    # Of TLS come the calls of `write`, of MongoDB and SMTP those of `sendto`, some sixty.
     with mailed_course(tmp_path, course_index, mail, POLL_SECONDS="1") as lab:
         lab.start("mailer")
         texts: list[str] = []
@@ -42,8 +50,8 @@ def test_mailer_killed_at_each_call_makes_one_question_of_each_mail(
             lab.wait_for_mails()
             eventually(lambda: lab.revive() or _are_seen(mail), 180, "The flag")
 
-        kills = killed_at_each(lab, "mailer", call, one_way)
-        tally = counted(lab.tally(f"mailer killed at each {call} of an e-mail's way", kills))
+        kills = killed_at_each(lab, "mailer", call, one_way, every=every)
+        tally = counted(lab.tally(f"mailer killed at {which} {call} of an e-mail's way", kills))
     assert kills
     assert tally.accepted == len(texts)
     assert tally.lost == 0
