@@ -578,14 +578,15 @@ async def test_over_http_a_follow_up_brings_what_it_follows_and_an_endless_answe
 ) -> None:
     answer = Answer("El jueves 28 [1].", "es", Outcome.ANSWERED, (Source("a.md", "jueves 28"),))
     number = await ask(queue, "¿Cuándo es el examen?")
+    settings = api_settings.model_copy(update={"lease_seconds": 60})
     async with (
-        served(api_settings, servers.free_port()) as url,
-        RemoteQueue(url, token_for(api_settings, "gpu")) as remote,
+        served(settings, servers.free_port()) as url,
+        RemoteQueue(url, token_for(settings, "gpu")) as remote,
     ):
         first = await remote.claim()
         assert first
         assert first.earlier is None
-        assert remote.lease_seconds == 2
+        assert remote.lease_seconds == 60
         with pytest.raises(AnswerRefusedError):
             await remote.complete(number, first.claims, replace(answer, text="x" * 200_000))
         assert await remote.renew(number, first.claims)
