@@ -27,7 +27,7 @@ security: install-dev ## What docs/security.md names: its tests, injected instru
 	@$(BIN)/python scripts/security
 
 faults: install-dev ## Kill, starve and confuse the whole service for half an hour; print what was lost
-	@timeout --kill-after=60 30m $(BIN)/python -m pytest tests/faults -m faults -n 2 --maxschedchunk 1
+	@timeout --kill-after=60 30m $(BIN)/python -m pytest tests/faults -m faults -n 3 --maxschedchunk 1
 
 test-servers: ## Build Ollama and FerretDB for the tests, once (needs a C++ compiler)
 	@scripts/build-test-servers

@@ -51,8 +51,7 @@ from core.users import (
     normal_form,
 )
 
-RECOVERY_SECONDS = 0.5
-REFUSAL_SECONDS = 0.25
+BEAT_SECONDS = 0.5
 """The replies about a forgotten and to a wrong password take this long, or a multiple of it: far
 longer than the work for any account, so the time does not tell whether there is one. The hash of an
 account may be an old one, with parameters of then, and take another time than today's."""
@@ -183,7 +182,7 @@ async def login(
     except TemporaryPasswordUsedError:
         raise errors.TemporaryPasswordAlreadyUsedError from None
     if user is None:
-        await _wait_out(start, REFUSAL_SECONDS)
+        await _wait_out(start)
         raise errors.WrongCredentialsError
     return _token(user, resources)
 
@@ -240,7 +239,7 @@ async def forgot_password(
     except errors.DATABASE_ERRORS:
         await run_in_threadpool(limits.give_back, RECOVERIES, account)
         raise
-    await _wait_out(start, RECOVERY_SECONDS)
+    await _wait_out(start)
     return Message(message=RECOVERY_MESSAGES[forgotten.language])
 
 
@@ -285,10 +284,10 @@ async def change_password(
     return _token(changed, resources)
 
 
-async def _wait_out(start: float, seconds: float) -> None:
-    """Until ``seconds`` after ``start``, or a multiple of them where that is over."""
+async def _wait_out(start: float) -> None:
+    """Until a beat after ``start``, or several where that is over."""
     taken = time.monotonic() - start
-    await asyncio.sleep(seconds - taken % seconds)
+    await asyncio.sleep(BEAT_SECONDS - taken % BEAT_SECONDS)
 
 
 def _account(user: User) -> str:

@@ -14,7 +14,7 @@ from passlib.hash import argon2
 from pymongo.asynchronous.database import AsyncDatabase
 from sqlalchemy import create_engine, text
 
-from api.accounts import RECOVERY_SECONDS, REFUSAL_SECONDS
+from api.accounts import BEAT_SECONDS
 from api.deps import HASHING_THREADS
 from core.mails import AccountMail, AccountMails, MailKind
 from core.restoring import RestoreMark
@@ -269,8 +269,8 @@ async def test_reply_about_a_forgotten_password_does_not_tell_who_has_an_account
     assert replies[0] == replies[1]
     for taken in seconds.values():
         # On a busy machine the work may take more than one beat.
-        assert taken >= RECOVERY_SECONDS
-        assert taken % RECOVERY_SECONDS < 0.2
+        assert taken >= BEAT_SECONDS
+        assert taken % BEAT_SECONDS < 0.2
     assert len(await recovery_mails(mails)) == 1
 
 
@@ -340,7 +340,7 @@ async def test_refused_login_tells_nothing_of_the_account(
     for name in ("nobody", "ana", "ana@uni.test", "old", "disabled", "forgotten"):
         begin = time.monotonic()
         refused = await client.post("/login", data={"username": name, "password": "wrong one"})
-        assert time.monotonic() - begin >= REFUSAL_SECONDS
+        assert time.monotonic() - begin >= BEAT_SECONDS
         assert refused.status_code == 401
         said.add((refused.text, tuple(sorted(refused.headers.items()))))
     right = await client.post("/login", data={"username": "disabled", "password": PASSWORD})
