@@ -113,7 +113,8 @@ def test_index_that_cannot_be_written_stops_no_answer_and_is_written_later(
 
 
 def _wait_for_index(lab: Laboratory, number: int) -> None:
-    eventually(lambda: lab.log("worker").count("indexed") >= number, 180, f"Indexing {number}")
+    """Until the worker answers from the index that it made at this turn, after the first one."""
+    eventually(lambda: lab.log("worker").count("index_opened") > number, 180, f"Index {number}")
 
 
 def _wait_for_failures(lab: Laboratory, number: int) -> None:
