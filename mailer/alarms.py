@@ -220,7 +220,7 @@ class Alarms:
     async def _fullest_disk(self) -> dict[str, str] | None:
         """The disk with the least free, if that is too little."""
         disks = [
-            (disk, f"{sign.service} ({sign.name})")
+            (disk, f"{sign.service}, {sign.name}")
             for sign in await self._processes.all()
             if not sign.is_silent(self._clock())
             for disk in sign.disks

@@ -26,6 +26,7 @@ from tests.faults.proxy import FaultProxy
 from tests.journeys.department import COURSE, PASSWORD, Department, eventually, model_server
 from tests.servers.process import Service, is_listening, packaged, stop
 
+SERVICES = ("api", "worker", "mailer")
 _NUMBER = re.compile(r"<question-(\d+)\.")
 _PATIENCE = 180.0
 """Seconds. Nothing here takes so long, unless much else runs on the machine."""
@@ -115,6 +116,13 @@ class Laboratory(Department):
     def process(self, name: str) -> subprocess.Popen[bytes]:
         """The service's, or the queue's database's, as ``queue``."""
         return self.queue.process if name == "queue" else self.processes[name]
+
+    def begin(self, **environment: str) -> None:
+        """Start every service, and register Ana."""
+        for name in SERVICES:
+            self.start(name, **environment)
+        self.wait_until_ready()
+        self.log_in("ana")
 
     def log_in(self, name: str) -> None:
         """Register a student; later questions are theirs."""

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.laboratory import Tally, laboratory
+from tests.faults.laboratory import SERVICES, Tally, laboratory
 
 Count = Callable[[Tally], Tally]
 
 _MINUTES = 600
-_SERVICES = ("api", "worker", "mailer")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("service", _SERVICES)
+@pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("seconds", [-_MINUTES, _MINUTES])
 def test_service_whose_clock_is_wrong_delays_nothing_for_ever(
     tmp_path: Path, course_index: Path, counted: Count, service: str, seconds: int
@@ -25,7 +24,7 @@ def test_service_whose_clock_is_wrong_delays_nothing_for_ever(
     with laboratory(
         tmp_path, index=course_index, LEASE_SECONDS="60", MAIL_LEASE_SECONDS="120"
     ) as lab:
-        for name in _SERVICES:
+        for name in SERVICES:
             lab.start(name, **lab.clock(f"{seconds if name == service else 0:+d} x10"))
         lab.wait_until_ready()
         lab.log_in("ana")
@@ -56,10 +55,7 @@ def test_hour_that_comes_twice_or_never_changes_no_order(
         tmp_path, index=course_index, TZ="Europe/Madrid", COURSE_TIMEZONE="Europe/Madrid"
     ) as lab:
         set_clock(300)
-        for service in _SERVICES:
-            lab.start(service, **lab.movable_clock(clock))
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin(**lab.movable_clock(clock))
         lab.ask()
         lab.wait_for_mails()
         ahead = set_clock(5)
@@ -89,10 +85,7 @@ def test_clock_that_jumps_back_loses_nothing(
     with laboratory(
         tmp_path, index=course_index, LEASE_SECONDS=str(lease), MAIL_LEASE_SECONDS=str(lease)
     ) as lab:
-        for service in _SERVICES:
-            lab.start(service, **lab.movable_clock(clock))
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin(**lab.movable_clock(clock))
         lab.ask()
         lab.wait_for_mails()
         # One that waits, one that is worked on, perhaps, and then those of before, as it seems.

@@ -31,10 +31,7 @@ def test_question_that_cannot_be_written_is_refused_and_later_accepted(
 ) -> None:
     # So few that each question is counted in the users' database.
     with laboratory(tmp_path, index=course_index, ADDRESS_QUESTIONS_PER_HOUR="39") as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         lab.ask()
         lab.wait_for_mails()
         data = [str(path) for path in (tmp_path / "data").iterdir()]
@@ -76,10 +73,7 @@ def test_index_that_cannot_be_written_stops_no_answer_and_is_written_later(
     with laboratory(
         tmp_path, index=course_index, DOCUMENT_LOCATION=str(documents), RESCAN_SECONDS="1"
     ) as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         _wait_for_index(lab, 1)
         cache = (index / "cache.sqlite3").stat().st_ino
         # Of files only the databases are written so: its cache, and Chroma's.
@@ -131,10 +125,7 @@ def test_file_that_reaches_the_memory_limit_is_named_and_the_rest_is_read(
     with laboratory(
         tmp_path, index=course_index, DOCUMENT_LOCATION=str(documents), RESCAN_SECONDS="1"
     ) as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         stop = threading.Event()
         limiting = threading.Thread(target=_limit_readers, args=(lab, stop))
         limiting.start()
@@ -187,10 +178,7 @@ def test_indexing_that_is_killed_for_its_memory_stops_no_answer_and_is_done_agai
     with laboratory(
         tmp_path, index=course_index, DOCUMENT_LOCATION=str(documents), RESCAN_SECONDS="1"
     ) as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         for kill in range(1, 4):
             (documents / f"{kill}.txt").write_text(_ZENER)
             (process,) = eventually(

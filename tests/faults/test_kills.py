@@ -77,10 +77,7 @@ def test_kill_falls_on_that_call_of_the_whole_process(tmp_path: Path, occurrence
 @contextmanager
 def _course(folder: Path, index: Path) -> Iterator[Laboratory]:
     with laboratory(folder, index=index, POLL_SECONDS="0.5", TRUSTED_PROXIES="127.0.0.1") as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         _one_way(lab)
         yield lab
 

@@ -43,10 +43,7 @@ def test_question_that_kills_every_worker_gets_an_apology_and_the_next_its_answe
         LLM_LANGUAGES="es,en",
         OPENAI_BASE_URL=f"{model.url}/v1",
     ) as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         lab.ask()
         for kills in range(1, 6):
             _wait_for_requests(model, kills)
@@ -91,10 +88,7 @@ def test_model_that_fails_leaves_the_quotations_and_the_queue_moving(
         RETRY_SECONDS="0.5",
         OPENAI_BASE_URL=f"{model.url}/v1",
     ) as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         for _ in range(2):
             lab.ask()
         lab.wait_for_mails()

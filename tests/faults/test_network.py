@@ -26,7 +26,6 @@ Count = Callable[[Tally], Tally]
 _FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
 _SECONDS = {("queue", Fault.HALF_OPEN): 35, ("users", Fault.HALF_OPEN): 35}
 """How long a fault lasts that is noticed by its time limit, if not four seconds."""
-_SERVICES = ("api", "worker", "mailer")
 _LIMITS = {"SMTP_TIMEOUT": "10", "LEASE_SECONDS": "10"}
 
 
@@ -80,10 +79,7 @@ def test_network_that_fails_for_a_while_loses_nothing(
     tmp_path: Path, course_index: Path, counted: Count, server: str
 ) -> None:
     with laboratory(tmp_path, index=course_index, proxied=[server], **_LIMITS) as lab:
-        for service in _SERVICES:
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         _each_fault(lab, server, lab.network[server], counted)
 
 
@@ -114,10 +110,7 @@ def test_network_to_the_model_that_fails_leaves_no_question_without_a_true_answe
                 **_LIMITS,
             ) as lab,
         ):
-            for service in _SERVICES:
-                lab.start(service)
-            lab.wait_until_ready()
-            lab.log_in("ana")
+            lab.begin()
             _each_fault(lab, "model", network, counted, ask=lambda: lab.ask("¿Qué es un diodo?"))
             documents = lab.documents()
     finally:
@@ -146,10 +139,7 @@ def test_network_to_the_users_database_that_fails_loses_nothing(
             **_LIMITS,
         ) as lab,
     ):
-        for service in _SERVICES:
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         _each_fault(lab, "users", network, counted)
 
 

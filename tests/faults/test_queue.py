@@ -32,10 +32,7 @@ def test_no_acknowledged_question_is_lost_when_the_queue_is_killed_under_load(
     tmp_path: Path, course_index: Path, counted: Count, kills: int
 ) -> None:
     with laboratory(tmp_path, index=course_index) as lab:
-        for service in ("api", "worker", "mailer"):
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         stop = threading.Event()
         load = [threading.Thread(target=_keep_asking, args=(lab, stop)) for _ in range(2)]
         for thread in load:

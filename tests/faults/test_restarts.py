@@ -27,7 +27,7 @@ from core.security import hash_password
 from core.settings import Settings
 from core.users import create_user_engine
 from tests import servers
-from tests.faults.laboratory import Laboratory, Tally, laboratory
+from tests.faults.laboratory import SERVICES, Laboratory, Tally, laboratory
 from tests.faults.test_smtp import scripted
 from tests.integration.mail_servers import Script
 from tests.integration.model_servers import ModelServer, Reply
@@ -35,7 +35,6 @@ from tests.journeys.department import PASSWORD, eventually
 
 Count = Callable[[Tally], Tally]
 
-_SERVICES = ("api", "worker", "mailer")
 _BEFORE = datetime(2026, 10, 1, 8, tzinfo=UTC)
 
 
@@ -205,7 +204,7 @@ def test_upgrade_reads_answers_and_mails_what_an_earlier_version_stored(
             store(lab, database)
         # The first one had its e-mail before.
         lab.accepted += [2, 3, 4]
-        for service in _SERVICES:
+        for service in SERVICES:
             lab.start(service)
         lab.wait_until_ready()
         with httpx.Client(base_url=lab.api_url, timeout=60) as ana:
@@ -256,10 +255,7 @@ def test_worker_that_is_stopped_finishes_what_it_can_and_gives_the_rest_back(
             STOP_SECONDS="8",
             LEASE_SECONDS="60",
         ) as lab:
-            for service in _SERVICES:
-                lab.start(service)
-            lab.wait_until_ready()
-            lab.log_in("ana")
+            lab.begin()
             for _ in range(4):
                 lab.ask()
             eventually(lambda: len(model.requests) >= 2, 180, "Two claims")
@@ -287,10 +283,7 @@ def test_mailer_that_is_stopped_finishes_the_mail_it_is_sending(
         scripted(script, port),
         laboratory(tmp_path, index=course_index, SMTP_PORT=str(port)) as lab,
     ):
-        for service in _SERVICES:
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         eventually(lambda: script.received, 180, "The confirmation")
         script.seconds = 3
         for _ in range(5):
@@ -310,10 +303,7 @@ def test_api_that_is_stopped_under_load_forgets_no_202(
     tmp_path: Path, course_index: Path, counted: Count
 ) -> None:
     with laboratory(tmp_path, index=course_index) as lab:
-        for service in _SERVICES:
-            lab.start(service)
-        lab.wait_until_ready()
-        lab.log_in("ana")
+        lab.begin()
         stop = threading.Event()
         broken: list[int] = []
         askers = [

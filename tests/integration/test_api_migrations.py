@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event, inspect
+from sqlalchemy import Engine, create_engine, event, inspect
 
 from api.limits import METADATA
 from api.migrations import alembic_config, migrate
@@ -59,19 +59,26 @@ def test_processes_that_start_at_once_do_not_collide(tmp_path: Path) -> None:
 
 def test_interrupted_migration_leaves_nothing_half_done(tmp_path: Path) -> None:
     engine = create_user_engine(_settings(tmp_path))
-
-    def interrupt(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if "CREATE TABLE IF NOT EXISTS worker_tokens" in statement:
-            raise InterruptedError
-
-    event.listen(engine, "before_cursor_execute", interrupt)
-    with pytest.raises(InterruptedError):
-        migrate(engine)
+    _interrupt_migration(engine, at="CREATE TABLE IF NOT EXISTS worker_tokens")
     assert inspect(engine).get_table_names() == []
-    event.remove(engine, "before_cursor_execute", interrupt)
     migrate(engine)
     assert set(inspect(engine).get_table_names()) >= {"users", "worker_tokens"}
     engine.dispose()
+
+
+def _interrupt_migration(engine: Engine, *, at: str) -> None:
+    """Begin to migrate, and stop before the first statement with this text."""
+
+    def interrupt(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if at in statement:
+            raise InterruptedError
+
+    event.listen(engine, "before_cursor_execute", interrupt)
+    try:
+        with pytest.raises(InterruptedError):
+            migrate(engine)
+    finally:
+        event.remove(engine, "before_cursor_execute", interrupt)
 
 
 def test_accounts_and_rules_stay_when_the_table_is_rebuilt(tmp_path: Path) -> None:
@@ -88,15 +95,7 @@ def test_accounts_and_rules_stay_when_the_table_is_rebuilt(tmp_path: Path) -> No
     select_all = "SELECT * FROM users ORDER BY id"
     with engine.connect() as connection:
         before = connection.exec_driver_sql(select_all).mappings().all()
-
-    def interrupt(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if "RENAME TO" in statement:
-            raise InterruptedError
-
-    event.listen(engine, "before_cursor_execute", interrupt)
-    with pytest.raises(InterruptedError):
-        migrate(engine)
-    event.remove(engine, "before_cursor_execute", interrupt)
+    _interrupt_migration(engine, at="RENAME TO")
     for _ in range(2):
         with engine.connect() as connection:
             assert connection.exec_driver_sql(select_all).mappings().all() == before

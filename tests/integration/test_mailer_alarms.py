@@ -382,9 +382,10 @@ async def test_alarm_arrives_with_what_is_wrong_and_what_to_do_next(now: Course)
     for said in (text(messages[0]), html(messages[0])):
         assert "La pregunta más antigua espera su respuesta desde el" in said
         assert "Hay un worker en marcha" in said
-        assert "El disco de /srv solo tiene 5 MB libres (lo dice worker (lab:1))." in said
+        assert "El disco de /srv solo tiene 5 MB libres (lo dice worker, lab:1)." in said
         assert "Haz sitio ya" in said
         assert "ana@" not in said
+    assert ">consulta status</code>" in html(messages[0])
 
 
 async def _received(script: Script, count: int) -> bool:
