@@ -1,6 +1,7 @@
 """The REST service: what it is made of, and how it starts and stops."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -37,6 +38,9 @@ START_SECONDS = 3.0
 """How long the start waits for the databases; then the API replies 503 until they are there."""
 RETRY_SECONDS = 2.0
 STOP_SECONDS = 10
+GARBAGE_THRESHOLD = 50_000
+"""Objects that are made before Python looks for circles among them. Each request makes thousands:
+looking every 700, and each time at some of what was imported too, takes a fifth of the time."""
 
 logger = structlog.get_logger()
 
@@ -88,8 +92,12 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests that run are finished first."""
     configure_logging(settings, "api")
     allow_many_connections()
+    app = create_app(settings)
+    gc.collect()
+    gc.freeze()  # What is there now stays.
+    gc.set_threshold(GARBAGE_THRESHOLD)
     uvicorn.run(
-        create_app(settings),
+        app,
         http=BoundedConnection,
         host=settings.api_host,
         port=settings.api_port,

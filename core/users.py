@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     Engine,
     String,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -114,6 +115,9 @@ class WorkerToken(Base):
     created: Mapped[datetime] = mapped_column(DateTime)
 
 
+_BY_ID = select(User.__table__).where(User.id == bindparam("user_id"))
+
+
 @dataclass(frozen=True, slots=True)
 class TemporaryPassword:
     """A password to be mailed, the account it opens, and when it ends (UTC)."""
@@ -185,6 +189,7 @@ class UserRepository:
     """
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
 
     def register(self, *, email: str, username: str, password: str, is_staff: bool = False) -> User:
@@ -230,8 +235,10 @@ class UserRepository:
 
     def get(self, user_id: int) -> User | None:
         """The user with this id."""
-        with self._sessions() as session:
-            return session.get(User, user_id)
+        # Without a session, which takes thrice as long: every request of a student comes here.
+        with self._engine.connect() as connection:
+            row = connection.execute(_BY_ID, {"user_id": user_id}).one_or_none()
+        return User(**row._mapping) if row else None
 
     def find(self, identifier: str) -> User | None:
         """The user with this name or e-mail address; names have no ``@``, so it is one of them."""
@@ -256,7 +263,9 @@ class UserRepository:
     def authenticate(
         self, identifier: str, password: str, *, only_temporary: bool = False
     ) -> User | None:
-        """The active user whom the password opens, else None; the time is the same either way.
+        """The active user whom the password opens, else None.
+
+        The time depends on the form of the password alone, not on whether there is an account.
 
         A valid temporary password replaces the old one here, works no second time, and ends all
         older tokens. With ``only_temporary`` no other password opens.
@@ -268,7 +277,10 @@ class UserRepository:
         is_main = not only_temporary and security.verify_password(
             password, user.password_hash if user else None
         )
-        is_temporary = security.verify_password(password, user.temporary_hash if user else None)
+        # What does not look like one need not be hashed again, whoever is asked for.
+        is_temporary = security.may_be_temporary(password) and security.verify_password(
+            password, user.temporary_hash if user else None
+        )
         if user is None or not user.is_active:
             return None
         if is_main:
