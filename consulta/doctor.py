@@ -380,25 +380,19 @@ def _try_users(settings: Settings) -> str:
 
 
 def _check_migrations(engine: Engine) -> str:
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
+    from api.migrations import REVISIONS, revision_of
 
-    from api.migrations import alembic_config
-
-    history = ScriptDirectory.from_config(alembic_config())
-    head = history.get_current_head()
-    with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+    current, newest = revision_of(engine), REVISIONS[-1]
     if current is None:
         raise _FoundError("it has no tables yet: the API makes them; start it.")
-    if current not in {script.revision for script in history.walk_revisions()}:
+    if current not in REVISIONS:
         raise _FoundError(
-            f"it is of a newer version (revision {current}, and this one knows {head}): install "
+            f"it is of a newer version (revision {current}, and this one knows {newest}): install "
             "that version, or restore the back-up made before."
         )
-    if current != head:
+    if current != newest:
         raise _FoundError(
-            f"it is at revision {current} and this version needs {head}: the API changes it when "
+            f"it is at revision {current} and this version needs {newest}: the API changes it when "
             "it starts; restart it."
         )
     return current

@@ -4,11 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, delete, func, insert, inspect, select, text
 
-from api.migrations import alembic_config
 from consulta.backup.file import Row
 from core.users import Base
 
@@ -19,18 +16,6 @@ NOT_KEPT = ("rate_limits", "alembic_version")
 """Counts, which end within 30 days, and what migrations write for themselves."""
 
 _BATCH = 500
-
-
-def revision(engine: Engine) -> str | None:
-    """What the tables were last migrated to; None where there are none."""
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
-
-
-def is_known_revision(name: str | None) -> bool:
-    """Whether tables of this revision can be brought up to this program's."""
-    history = ScriptDirectory.from_config(alembic_config()).walk_revisions()
-    return name is None or name in {script.revision for script in history}
 
 
 def read(engine: Engine) -> Iterator[tuple[str, Row]]:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from api.migrations import migrate
+from api.migrations import REVISIONS, migrate, revision_of
 from consulta.backup import accounts, questions
 from consulta.backup import settings as settings_part
 from consulta.backup.file import BackupFileError, Header, Reader, Row, Writer
@@ -64,7 +64,7 @@ async def back_up(terminal: Console, place: Place, file: Path, *, overwrite: boo
         except UnfinishedRestoreError as error:
             raise BackupError(f"This would be half a backup: {error}.") from None
         with _engine(place.settings) as engine, _output(file, overwrite=overwrite) as stream:
-            revision = accounts.revision(engine)
+            revision = revision_of(engine)
             _refuse_newer_tables(revision)
             header = Header(
                 version=_version(),
@@ -116,7 +116,7 @@ async def restore(terminal: Console, place: Place, file: Path, *, replace: bool)
             mark = RestoreMark(database)
             if begun := await mark.begun():
                 _say(terminal, f"The restore of {begun[:16]} UTC was interrupted: it is done anew.")
-            _refuse_newer_tables(accounts.revision(engine))
+            _refuse_newer_tables(revision_of(engine))
             migrate(engine)
             await _refuse_in_use(engine, database)
             is_empty = not accounts.count(engine) and await questions.is_empty(database)
@@ -175,7 +175,7 @@ async def _fill(
 
 def _refuse_unknown(header: Header, rows: Counter[str]) -> None:
     known = {*accounts.TABLES, *questions.COLLECTIONS, _THRESHOLDS}
-    if not accounts.is_known_revision(header.revision) or not rows.keys() <= known:
+    if header.revision not in {None, *REVISIONS} or not rows.keys() <= known:
         raise BackupFileError(
             f"was made by a newer Consulta ({header.version}): restore it with that one or a later "
             "one"
@@ -183,7 +183,7 @@ def _refuse_unknown(header: Header, rows: Counter[str]) -> None:
 
 
 def _refuse_newer_tables(revision: str | None) -> None:
-    if not accounts.is_known_revision(revision):
+    if revision not in {None, *REVISIONS}:
         raise BackupError(
             f"The accounts' tables are of a newer Consulta (revision {revision}): use that one."
         )

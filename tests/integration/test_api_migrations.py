@@ -2,6 +2,10 @@
 
 import io
 import multiprocessing
+import os
+import secrets
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect
 
 from api.limits import METADATA
-from api.migrations import alembic_config, migrate
+from api.migrations import REVISIONS, alembic_config, migrate, revision_of
 from core.settings import Settings
 from core.users import Base, EmailTakenError, UserRepository, create_user_engine
 
@@ -105,6 +109,30 @@ def test_accounts_and_rules_stay_when_the_table_is_rebuilt(tmp_path: Path) -> No
     users.delete(3)
     assert users.register(email="i@uni.test", username="i", password="tres gatos").id == 4
     engine.dispose()
+
+
+def test_revisions_are_known_without_alembic(tmp_path: Path) -> None:
+    history = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    assert tuple(script.revision for script in history) == REVISIONS[::-1]
+    engine = create_user_engine(_settings(tmp_path))
+    assert revision_of(engine) is None
+    migrate(engine)
+    assert revision_of(engine) == REVISIONS[-1]
+    engine.dispose()
+    program = (
+        "import sys, api.main, core.settings, core.users\n"
+        "settings = core.settings.load_settings('api')\n"
+        "api.main.migrate(core.users.create_user_engine(settings))\n"
+        "assert 'alembic' not in sys.modules"
+    )
+    environment = {
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'users.db'}",
+        "SECRET_KEY": secrets.token_hex(32),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True, timeout=60
+    )
 
 
 def test_mysql_compares_names_exactly() -> None:
