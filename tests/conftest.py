@@ -17,7 +17,13 @@ from tests import servers
 
 def pytest_configure() -> None:
     """Let SIGTERM end the tests as Ctrl-C does: with the servers that they have started."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def end(_number: int, _frame: object) -> None:
+        # One that comes while the servers are being stopped must not stop that.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
     # A shell that runs the tests in the background has it ignored, for our children too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
