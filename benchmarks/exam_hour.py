@@ -411,7 +411,7 @@ class Outcome:
                 self.times_near >= NEAR_SHARE,
             ),
             self._latency("latency of POST /questions, median", statistics.median),
-            self._latency("the same, 95 of 100 within", _p95),
+            self._latency("latency, 95 of 100 within", _p95),
         ]
 
     def _latency(

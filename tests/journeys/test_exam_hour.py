@@ -72,7 +72,7 @@ def test_five_minutes_of_an_exam_keep_every_promise_though_one_asks_fifty_at_onc
         ({"place": 1_000}, "place right within 20 %"),
         ({"expected": None}, "expected time right within 20 %"),
         ({"status": 500}, "replies other than 202 and 429"),
-        ({"latency": 0.1}, "the same, 95 of 100 within"),
+        ({"latency": 0.1}, "latency, 95 of 100 within"),
     ],
 )
 def test_replay_tells_when_a_promise_is_broken(change: dict[str, object], broken: str) -> None:
